@@ -1,0 +1,104 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMedian(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		values []float64
+		want   float64
+	}{
+		{"one", []float64{3}, 3},
+		{"odd", []float64{9, 1, 5}, 5},
+		{"even", []float64{4, 1, 2, 9}, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := median(tt.values); got != tt.want {
+				t.Errorf("median(%v) = %v, want %v", tt.values, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestRatioSaysHowMuchBetterTheLastIs(t *testing.T) {
+	r := newReport(config{systems: []string{"etcd", "quorate"}})
+	r.add(line{name: "put"}, value{unit: "req/s", number: 100}, 0)
+	r.add(line{name: "put"}, value{unit: "req/s", number: 300}, 1)
+	r.add(line{name: "get"}, value{suffix: "/p99", unit: "ms", number: 10, lowerBetter: true}, 0)
+	r.add(line{name: "get"}, value{suffix: "/p99", unit: "ms", number: 5, lowerBetter: true}, 1)
+	for i, want := range []float64{3, 2} {
+		if got := r.Lines[i].Ratio; got != want {
+			t.Errorf("ratio of %s = %v, want %v", r.Lines[i].Name, got, want)
+		}
+	}
+	if table := r.table(); !strings.Contains(table, "get/p99") {
+		t.Errorf("the table lacks a line:\n%s", table)
+	}
+}
+
+func TestReadAnswers(t *testing.T) {
+	for _, tt := range []struct {
+		name, answer string
+		wantErr      string // "" for none; the rest of the stream must then be "next"
+	}{
+		{"length", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX: y\r\n\r\nhellonext", ""},
+		{"chunks", "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\nnext", ""},
+		{"refusal", "HTTP/1.1 500 Internal Server Error\r\n\r\n", "unwelcome answer"},
+		{"cut in the head", "HTTP/1.1 200 OK\r\nContent-Le", "EOF"},
+		{"cut in the body", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", "EOF"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			go func() {
+				defer theirs.Close()
+				_, _ = theirs.Read(make([]byte, 100))
+				_, _ = theirs.Write([]byte(tt.answer))
+			}()
+			c := &conn{ours, bufio.NewReader(ours)}
+			err := c.roundTrip(request("GET", "/", ""))
+			if tt.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Fatalf("roundTrip = %v, want an error with %q", err, tt.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rest, err := c.br.Peek(4); err != nil || string(rest) != "next" {
+				t.Errorf("after the answer comes %q (%v), want %q", rest, err, "next")
+			}
+		})
+	}
+}
+
+func TestLoadAgainstBareServer(t *testing.T) {
+	err := withTB(t.Output(), func(tb *progress) {
+		target := bareServer(tb)
+		get := request("GET", "/v2/keys/one", "")
+		n, err := load{target.addrs, 4, func(int, int) []byte { return get }}.runFor(100 * time.Millisecond)
+		if err != nil || n <= 0 {
+			t.Errorf("runFor = %v, %v", n, err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-only", "("}, {"-systems", "zookeeper"}, {"put"}} {
+		if err := run(args, t.Output(), t.Output()); err == nil {
+			t.Errorf("run(%q) was accepted", args)
+		}
+	}
+}
