@@ -1,0 +1,207 @@
+package httpd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/quorate/quorate/api"
+)
+
+// Options are what a Server can be told. The zero value of each field is usable.
+type Options struct {
+	// ElectionTimeout is the cluster's. Zero means 1s. A write or quorum read that has no answer
+	// after 5s + 2 × ElectionTimeout gets code 300, as in etcd (spec errors 3).
+	ElectionTimeout time.Duration
+	// MaxRequestBytes bounds the body of a request. Zero means 10 MiB, the limit of etcd. A longer
+	// form is refused with code 210, never with 413.
+	MaxRequestBytes int64
+	// CORS lists the origins that browsers may call from, compared as text. Empty, or with "*" in
+	// it, it means every origin, the default of etcd 3.4 (spec config 7).
+	CORS []string
+	// Pprof serves Go's profiles under /debug/pprof/.
+	Pprof bool
+	// Authorizer decides who may do what; nil lets everybody do everything.
+	Authorizer Authorizer
+	// Auth serves /v2/auth/enable, /v2/auth/users… and /v2/auth/roles… once the method was found to
+	// be allowed; nil means 404.
+	Auth http.Handler
+	// Routes adds handlers of others, the console's for example.
+	Routes func(*mux.Router)
+	// Registry takes the server's metrics and is what /metrics shows. Nil means a new one.
+	Registry *prometheus.Registry
+	// Logger gets one line for each request at debug level. PUT /config/local/log changes its
+	// level. Nil means silence.
+	Logger hclog.Logger
+
+	// HeaderTimeout is how long a client may take to send the head of a request. Zero means 30s.
+	HeaderTimeout time.Duration
+	// BodyTimeout is how long it may then take for the body. Zero means 1m.
+	BodyTimeout time.Duration
+	// WriteTimeout is how long a client may take to accept the next piece (up to 256 KiB) of an
+	// answer. Zero means 1m. A watch that waits for an event is not bounded by any time-out.
+	WriteTimeout time.Duration
+	// IdleTimeout is how long a connection is kept open between two requests. Zero means 5m.
+	IdleTimeout time.Duration
+	// MaxHeaderBytes bounds the head of a request; more is answered with 431. Zero means 1 MiB.
+	MaxHeaderBytes int
+}
+
+func (o *Options) setDefaults() {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	or(&o.ElectionTimeout, time.Second)
+	or(&o.HeaderTimeout, 30*time.Second)
+	or(&o.BodyTimeout, time.Minute)
+	or(&o.WriteTimeout, time.Minute)
+	or(&o.IdleTimeout, 5*time.Minute)
+	if o.MaxRequestBytes == 0 {
+		o.MaxRequestBytes = 10 << 20
+	}
+	if o.MaxHeaderBytes == 0 {
+		o.MaxHeaderBytes = 1 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+}
+
+// Server answers the v2 API. It may be started before there is a backend, and then says so.
+type Server struct {
+	opts    Options
+	log     hclog.Logger
+	timeout time.Duration // of writes and quorum reads
+	cors    corsPolicy
+	router  *mux.Router
+	metrics *metrics
+	http    http.Server
+
+	member  atomic.Pointer[member]
+	waiting atomic.Pointer[string] // why there is no member yet
+
+	// active counts requests in handlers; Shutdown waits for them.
+	active atomic.Int64
+	// stopping ends watches.
+	stopping context.Context
+	stop     context.CancelFunc
+}
+
+// member is a backend with what is the same in all its answers.
+type member struct {
+	Backend
+	clusterID []string // value of the header
+}
+
+// NewServer returns a server in front of backend, which may be nil and follow with SetBackend.
+func NewServer(opts Options, backend Backend) *Server {
+	opts.setDefaults()
+	s := &Server{
+		opts:    opts,
+		log:     opts.Logger,
+		timeout: 5*time.Second + 2*opts.ElectionTimeout,
+		cors:    newCORSPolicy(opts.CORS),
+	}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.metrics = newMetrics(opts.Registry, s)
+	s.router = s.routes()
+	s.SetWaiting("this member is starting")
+	if backend != nil {
+		s.SetBackend(backend)
+	}
+	s.http = http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: opts.HeaderTimeout,
+		// Counted from the start of the request, so that a body in time leaves enough for the answer.
+		ReadTimeout:    opts.HeaderTimeout + opts.BodyTimeout + s.timeout,
+		WriteTimeout:   opts.BodyTimeout + s.timeout + opts.WriteTimeout,
+		IdleTimeout:    opts.IdleTimeout,
+		MaxHeaderBytes: opts.MaxHeaderBytes,
+		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
+	}
+	return s
+}
+
+// SetBackend makes the server answer for backend, once, when the member is ready.
+func (s *Server) SetBackend(backend Backend) {
+	s.member.Store(&member{Backend: backend, clusterID: []string{api.FormatID(backend.ClusterID())}})
+}
+
+// SetWaiting says what the member waits for as long as it has no backend: requests are answered with
+// 503 and this text.
+func (s *Server) SetWaiting(reason string) { s.waiting.Store(&reason) }
+
+// Handler returns what answers requests.
+func (s *Server) Handler() http.Handler { return s }
+
+// Registry returns the registry that /metrics shows, for others to add to.
+func (s *Server) Registry() *prometheus.Registry { return s.opts.Registry }
+
+// Serve answers requests on l until Shutdown, and then returns nil. It may be called for several
+// listeners. A TLS listener that offers h2 gets HTTP/2.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// closeGrace is how long Shutdown waits, after the last request was handled, for its answer to
+// leave and for connections that were opened but never used.
+const closeGrace = 200 * time.Millisecond
+
+// Shutdown closes the listeners, ends watches at once by closing their connections without the final
+// chunk (spec watch 6), and lets other requests finish until ctx is done.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
+	graceful, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.http.Shutdown(graceful) }()
+
+	// http.Server.Shutdown would wait up to 5s for connections on which nothing was ever asked.
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	var idleSince time.Time
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				s.http.Close()
+			}
+			return err
+		case now := <-tick.C:
+			if s.active.Load() > 0 {
+				idleSince = time.Time{}
+			} else if idleSince.IsZero() {
+				idleSince = now
+			} else if now.Sub(idleSince) > closeGrace {
+				s.http.Close()
+				cancel()
+				<-done
+				return nil
+			}
+		}
+	}
+}
+
+// authorize asks the Authorizer, if there is one.
+func (s *Server) authorize(r *http.Request, access Access) error {
+	if s.opts.Authorizer == nil {
+		return nil
+	}
+	return s.opts.Authorizer.Authorize(r, access)
+}
