@@ -1,0 +1,145 @@
+package tree
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// hub tells watchers of live events. It finds them by the components of the event's path, so that
+// the cost of an event does not grow with the number of watchers elsewhere.
+type hub struct {
+	mu    sync.Mutex // guards root and all below it, and the links of watchers
+	root  watched
+	count atomic.Int64 // registered watchers
+}
+
+// watched is a path that is watched, or has such paths below it.
+type watched struct {
+	parent      *watched
+	name        string
+	children    map[string]*watched
+	first, last *Watcher
+}
+
+// register adds a watcher, unless it was closed meanwhile.
+func (h *hub) register(w *Watcher) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w.mu.Lock()
+	ended := w.ended
+	w.mu.Unlock()
+	if ended {
+		return
+	}
+	at := &h.root
+	for end := 0; end < len(w.path) && w.path != "/"; {
+		start := end + 1
+		end = nextSlash(w.path, start)
+		name := w.path[start:end]
+		child, ok := at.children[name]
+		if !ok {
+			child = &watched{parent: at, name: name}
+			if at.children == nil {
+				at.children = make(map[string]*watched)
+			}
+			at.children[name] = child
+		}
+		at = child
+	}
+	w.at, w.prev, w.next = at, at.last, nil
+	if at.last != nil {
+		at.last.next = w
+	} else {
+		at.first = w
+	}
+	at.last = w
+	h.count.Add(1)
+}
+
+// unregister removes a watcher if it is there.
+func (h *hub) unregister(w *Watcher) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if w.at != nil {
+		h.drop(w)
+	}
+}
+
+// drop removes a watcher, and the paths that nobody watches any more.
+func (h *hub) drop(w *Watcher) {
+	at := w.at
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		at.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		at.last = w.prev
+	}
+	w.at, w.prev, w.next = nil, nil, nil
+	h.count.Add(-1)
+	for at.parent != nil && at.first == nil && len(at.children) == 0 {
+		delete(at.parent.children, at.name)
+		at = at.parent
+	}
+}
+
+// notify tells the watchers that an event concerns (spec watch 3): those on its path; recursive ones
+// above it, unless a component below theirs is hidden; and those on nodes that went with gone, the
+// directory that the event removed.
+func (h *hub) notify(e *Event, gone *dir) {
+	if h.count.Load() == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	path := e.Node.Key
+	hiddenFrom := strings.LastIndex(path, "/_")
+	at := &h.root
+	for end := 0; ; {
+		exact := end == len(path)
+		if exact || hiddenFrom < end {
+			h.tell(at, e, exact)
+		}
+		if exact {
+			break
+		}
+		start := end + 1
+		end = nextSlash(path, start)
+		child, ok := at.children[path[start:end]]
+		if !ok {
+			return
+		}
+		at = child
+	}
+	if gone != nil {
+		h.notifyBelow(at, e, gone)
+	}
+}
+
+// notifyBelow tells the watchers on the former descendants of a directory. It goes where watchers
+// are; nodes that nobody watches are not visited.
+func (h *hub) notifyBelow(at *watched, e *Event, gone *dir) {
+	for name, child := range at.children {
+		if sub, ok := gone.dirs[name]; ok {
+			h.tell(child, e, true)
+			h.notifyBelow(child, e, sub)
+		} else if _, ok := gone.leaves[name]; ok {
+			h.tell(child, e, true)
+		}
+	}
+}
+
+// tell gives an event to the watchers on one path: to all, or to the recursive ones.
+func (h *hub) tell(at *watched, e *Event, all bool) {
+	for w := at.first; w != nil; {
+		next := w.next
+		if (all || w.recursive) && e.Index >= w.since && !w.push(e) {
+			h.drop(w)
+		}
+		w = next
+	}
+}

@@ -1,0 +1,236 @@
+package tree
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"slices"
+	"strings"
+)
+
+// A snapshot is a stream of blocks (blocks.go) that hold, as varints and length-prefixed strings:
+//
+//	version
+//	index, clock
+//	number of counters, and for each successes and failures, by action, without gets
+//	number of nodes, and the nodes in order of (Created, Key), which puts parents first
+//	first index of the history, and for each index up to the tree's an event, or a 0
+//
+// A node in the tree names its parent by number: 0 for the root, then the directories as they
+// come. A node in an event has its whole key. No record is split between blocks.
+//
+// The bytes depend on the state alone, not on how it came about.
+const snapshotVersion = 1
+
+// Bits that begin a node.
+const (
+	nodeIsDir = 1 << iota
+	nodeIsModified
+	nodeExpires
+	nodeFlags = 1<<iota - 1
+)
+
+// Bits that begin an event.
+const (
+	eventIsVisible = 1 << iota
+	eventIsRefresh
+	eventHasPrev
+	eventFlags = 1<<iota - 1
+)
+
+// Snapshot is the state of a tree at one index. It shares nodes with the tree, which may move on.
+type Snapshot struct {
+	nodes    []*Node // some nil
+	index    uint64
+	clock    int64
+	counts   [actions][2]uint64
+	first    uint64   // index of the first event
+	events   []*Event // some nil
+	released bool
+}
+
+// Snapshot takes the state of the tree. It copies pointers only, under the read lock.
+func (t *Tree) Snapshot() *Snapshot {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	s := &Snapshot{
+		nodes:  slices.Clone(t.slots),
+		index:  t.index,
+		clock:  t.clock,
+		first:  t.history.first,
+		events: make([]*Event, 0, t.history.len()),
+	}
+	for a := range t.counters {
+		s.counts[a] = [2]uint64{t.counters[a].done.Load(), t.counters[a].refused.Load()}
+	}
+	for i := t.history.first; i <= t.history.last; i++ {
+		s.events = append(s.events, t.history.at(i))
+	}
+	return s
+}
+
+// Release lets go of the state. The snapshot cannot be written afterwards.
+func (s *Snapshot) Release() { s.nodes, s.events, s.released = nil, nil, true }
+
+// Index returns the tree's index at the snapshot.
+func (s *Snapshot) Index() uint64 { return s.index }
+
+// WriteTo writes the snapshot for Restore.
+func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
+	if s.released {
+		return 0, errReleased
+	}
+	bw := newBlockWriter(w)
+	bw.uvarint(snapshotVersion)
+	bw.uvarint(s.index)
+	bw.varint(s.clock)
+	bw.uvarint(actions - 1)
+	for _, c := range s.counts[Get+1:] {
+		bw.uvarint(c[0])
+		bw.uvarint(c[1])
+	}
+	bw.endRecord()
+	s.writeNodes(bw)
+	bw.uvarint(s.first)
+	bw.endRecord()
+	for _, e := range s.events {
+		bw.event(e, s.clock)
+		bw.endRecord()
+	}
+	return bw.close()
+}
+
+func (s *Snapshot) writeNodes(bw *blockWriter) {
+	nodes := inOrder(s.nodes)
+	bw.uvarint(uint64(len(nodes)))
+	bw.endRecord()
+	dirs := map[string]uint64{"": 0} // numbers by key, the root's being empty
+	parent, parentNumber := "", uint64(0)
+	created := uint64(0)
+	for _, n := range nodes {
+		slash := parentLen(n.Key)
+		if n.Key[:slash] != parent {
+			parent = n.Key[:slash]
+			parentNumber = dirs[parent]
+		}
+		if n.Dir {
+			dirs[n.Key] = uint64(len(dirs))
+		}
+		bw.byte(flagsOf(n))
+		bw.uvarint(parentNumber)
+		bw.string(n.Key[slash+1:])
+		bw.uvarint(n.Created - created)
+		created = n.Created
+		bw.state(n)
+		bw.endRecord()
+	}
+}
+
+// inOrder returns the nodes sorted by (Created, Key), without nils.
+func inOrder(slots []*Node) []*Node {
+	type entry struct {
+		created uint64
+		node    *Node
+	}
+	entries := make([]entry, 0, len(slots))
+	for _, n := range slots {
+		if n != nil {
+			entries = append(entries, entry{n.Created, n})
+		}
+	}
+	slices.SortFunc(entries, func(a, b entry) int {
+		if a.created != b.created {
+			return cmp.Compare(a.created, b.created)
+		}
+		return strings.Compare(a.node.Key, b.node.Key)
+	})
+	nodes := make([]*Node, len(entries))
+	for i, e := range entries {
+		nodes[i] = e.node
+	}
+	return nodes
+}
+
+func flagsOf(n *Node) byte {
+	var f byte
+	if n.Dir {
+		f |= nodeIsDir
+	}
+	if n.Modified != n.Created {
+		f |= nodeIsModified
+	}
+	if n.Expires != 0 {
+		f |= nodeExpires
+	}
+	return f
+}
+
+// state writes what a node has besides its flags, key and createdIndex.
+func (bw *blockWriter) state(n *Node) {
+	if n.Modified != n.Created {
+		bw.uvarint(n.Modified - n.Created)
+	}
+	if n.Expires != 0 {
+		bw.varint(n.Expires)
+	}
+	if !n.Dir {
+		bw.string(n.Value)
+	}
+}
+
+// event writes an event; its index is known from its position.
+func (bw *blockWriter) event(e *Event, clock int64) {
+	if e == nil {
+		bw.byte(0)
+		return
+	}
+	f := byte(eventIsVisible)
+	if e.Refresh {
+		f |= eventIsRefresh
+	}
+	if e.Prev != nil {
+		f |= eventHasPrev
+	}
+	bw.byte(f)
+	bw.byte(byte(e.Action))
+	bw.uvarint(uint64(clock - e.Time))
+	bw.string(e.Node.Key)
+	bw.eventNode(e.Node)
+	if e.Prev != nil {
+		bw.eventNode(e.Prev)
+	}
+}
+
+func (bw *blockWriter) eventNode(n *Node) {
+	bw.byte(flagsOf(n))
+	bw.uvarint(n.Created)
+	bw.state(n)
+}
+
+// Checksum returns a hash over all nodes and the index, and that index. Members whose trees are
+// equal have equal sums.
+func (t *Tree) Checksum() (sum, index uint64) {
+	t.mu.RLock()
+	slots, index := slices.Clone(t.slots), t.index
+	t.mu.RUnlock()
+
+	h := sha256.New()
+	buf := binary.AppendUvarint(nil, index)
+	for _, n := range inOrder(slots) {
+		buf = append(buf, flagsOf(n))
+		buf = binary.AppendUvarint(buf, n.Created)
+		buf = binary.AppendUvarint(buf, n.Modified)
+		buf = binary.AppendVarint(buf, n.Expires)
+		buf = binary.AppendUvarint(buf, uint64(len(n.Key)))
+		buf = append(buf, n.Key...)
+		buf = binary.AppendUvarint(buf, uint64(len(n.Value)))
+		buf = append(buf, n.Value...)
+		if len(buf) >= blockSize {
+			h.Write(buf)
+			buf = buf[:0]
+		}
+	}
+	h.Write(buf)
+	return binary.BigEndian.Uint64(h.Sum(nil)), index
+}
