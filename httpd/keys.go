@@ -149,12 +149,8 @@ func (s *Server) put(w http.ResponseWriter, m *member, write tree.Write, noValue
 	setIndexes(w.Header(), event.Index, raftIndex, raftTerm)
 	status := event.Status()
 	w.WriteHeader(status)
-	if noValue && write.Action != tree.Delete && write.Action != tree.CompareAndDelete {
-		buf.b = event.AppendJSON(buf.b[:0], true)
-		s.writeBody(w, buf.b)
-	} else {
-		s.writeBody(w, event.JSON())
-	}
+	buf.b = event.AppendJSON(buf.b[:0], noValue)
+	s.writeBody(w, buf.b)
 	return status, nil
 }
 

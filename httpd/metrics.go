@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	armon "github.com/armon/go-metrics"
 	armonprom "github.com/armon/go-metrics/prometheus"
@@ -102,8 +103,23 @@ func newMetrics(reg *prometheus.Registry, s *Server) *metrics {
 			s.log.Warn("metrics left out", "error", err)
 		}
 	}
-	m.handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: promLogger{s}, ErrorHandling: promhttp.ContinueOnError})
+	exposition := promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: promLogger{s}, ErrorHandling: promhttp.ContinueOnError})
+	m.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		exposition.ServeHTTP(&plainTypeWriter{ResponseWriter: w}, r)
+	})
 	return m
+}
+
+// plainTypeWriter names the text format as etcd does. The client library adds how it escapes names
+// beyond ASCII, which there are none of.
+type plainTypeWriter struct{ http.ResponseWriter }
+
+func (w *plainTypeWriter) Write(b []byte) (int, error) {
+	h := w.Header()
+	if plain, ok := strings.CutSuffix(h.Get("Content-Type"), "; escaping=underscores"); ok {
+		h.Set("Content-Type", plain)
+	}
+	return w.ResponseWriter.Write(b)
 }
 
 func (m *metrics) failed(method method, status int) {

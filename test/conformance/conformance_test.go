@@ -1,0 +1,37 @@
+package conformance
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/quorate/quorate/httpd"
+	"github.com/quorate/quorate/httpd/httpdtest"
+)
+
+// TestReplay holds the HTTP layer and the tree to the transcripts, without raft in between. Users and
+// roles are replicated state that a member without raft does not have.
+func TestReplay(t *testing.T) {
+	files := Files(t, "auth.json")
+	member := httpdtest.New(1000) // the history of etcd
+	defer member.Close()
+	server := httpd.NewServer(httpd.Options{}, member)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+
+	Replay(t, "http://"+l.Addr().String(), append(SkipBetter, files...)...)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
