@@ -1,0 +1,241 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quorate/quorate/api"
+)
+
+const (
+	minRedial = 20 * time.Millisecond
+	maxRedial = time.Second
+)
+
+// link is the rpc connections to one member: the one that we have dialed and the one that it has.
+// Either is enough.
+type link struct {
+	peers   *Peers
+	id      uint64
+	current atomic.Pointer[rpcConn] // the one to use: ours when there is one
+	kicked  chan struct{}           // of capacity 1: dial again now
+	tried   chan struct{}           // closed once there was a connection, or dialing has failed
+	once    sync.Once               // closes tried
+	running bool                    // guarded by Peers.mu: there is a goroutine that dials
+
+	mu       sync.Mutex // guards what follows
+	dialed   *rpcConn
+	accepted *rpcConn
+	since    time.Time // when current was set last after having been nil
+	lastErr  error     // of the last dial
+}
+
+// link returns the link of a member. If there is none, or dial is set and nobody dials, that is
+// started.
+func (p *Peers) link(id uint64, dial bool) *link {
+	p.mu.RLock()
+	l := p.links[id]
+	ok := l != nil && (l.running || !dial)
+	p.mu.RUnlock()
+	if ok {
+		return l
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l = p.links[id]
+	if l == nil {
+		l = &link{peers: p, id: id, kicked: make(chan struct{}, 1), tried: make(chan struct{})}
+		p.links[id] = l
+	}
+	if dial && !l.running {
+		l.running = p.startLocked(l.run)
+	}
+	return l
+}
+
+// connection returns the rpc connection to use. With a context it waits for the first attempt to
+// make one.
+func (p *Peers) connection(ctx context.Context, to uint64) (*rpcConn, error) {
+	if to == p.cfg.Self {
+		return nil, fmt.Errorf("%w to oneself", ErrNotConnected)
+	}
+	l := p.link(to, true)
+	if c := l.current.Load(); c != nil {
+		return c, nil
+	}
+	if ctx != nil {
+		select {
+		case <-l.tried:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w to member %s: %w", ErrNotConnected, api.FormatID(to), ctx.Err())
+		case <-p.ctx.Done():
+		}
+		if c := l.current.Load(); c != nil {
+			return c, nil
+		}
+	}
+	l.mu.Lock()
+	err := l.lastErr
+	l.mu.Unlock()
+	if err == nil {
+		return nil, fmt.Errorf("%w to member %s", ErrNotConnected, api.FormatID(to))
+	}
+	return nil, fmt.Errorf("%w to member %s: %w", ErrNotConnected, api.FormatID(to), err)
+}
+
+// run keeps a connection that we dial, until the member is removed.
+func (l *link) run() {
+	p := l.peers
+	defer func() {
+		p.mu.Lock()
+		l.running = false
+		p.mu.Unlock()
+		l.once.Do(func() { close(l.tried) })
+	}()
+	pause := minRedial
+	for p.ctx.Err() == nil {
+		if p.cfg.Directory.Removed(l.id) {
+			return
+		}
+		started := time.Now()
+		err := l.dial()
+		if p.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			l.mu.Lock()
+			l.lastErr = err
+			l.mu.Unlock()
+			l.once.Do(func() { close(l.tried) })
+			l.logFailure(err)
+		}
+		if err == nil && time.Since(started) > 2*maxRedial {
+			pause = minRedial // that was a connection for a while: its end is news
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause))
+		select {
+		case <-timer.C:
+			pause = min(2*pause, maxRedial)
+		case <-l.kicked:
+			pause = minRedial
+		case <-p.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// dial makes a connection and returns nil when it has ended.
+func (l *link) dial() error {
+	raw, err := l.peers.dial(l.peers.ctx, l.id, kindRPC)
+	if err != nil {
+		return err
+	}
+	c := newRPC(raw)
+	l.set(func() { l.dialed, l.lastErr = c, nil })
+	<-c.done
+	l.set(func() { l.dialed = nil })
+	return nil
+}
+
+// logFailure says once in a while that a member cannot be reached. Refusals that have their own log
+// line are left out.
+func (l *link) logFailure(err error) {
+	if e, ok := errors.AsType[*RefusedError](err); ok && (e.Status == http.StatusPreconditionFailed || e.Status == http.StatusServiceUnavailable) {
+		return
+	}
+	if l.peers.quiet.allow("unreachable", l.id, time.Now()) {
+		l.peers.log.Warn("cannot connect to a peer", "peer", api.FormatID(l.id), "error", err)
+	}
+}
+
+// accepted takes an rpc connection that another member has dialed. A member has one at a time, so
+// the one before is dead, whether we have noticed or not.
+func (p *Peers) accepted(raw *conn) {
+	c := newRPC(raw)
+	l := p.link(raw.peer, false)
+	var old *rpcConn
+	l.set(func() { old, l.accepted = l.accepted, c })
+	if old != nil {
+		old.close(errors.New("the peer has connected again"))
+	}
+	l.kick()
+	if !p.start(func() {
+		<-c.done
+		l.set(func() {
+			if l.accepted == c {
+				l.accepted = nil
+			}
+		})
+	}) {
+		c.close(ErrConnectionLost)
+	}
+}
+
+// set changes the connections, and with them the one to use.
+func (l *link) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+	use := l.dialed
+	if use == nil {
+		use = l.accepted
+	}
+	if use != nil && l.current.Load() == nil {
+		l.since = time.Now()
+	}
+	l.current.Store(use)
+	if use != nil {
+		l.once.Do(func() { close(l.tried) })
+	}
+}
+
+func (l *link) active() (time.Time, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current.Load() == nil {
+		return time.Time{}, false
+	}
+	return l.since, true
+}
+
+// kick ends a pause between two dials.
+func (l *link) kick() {
+	select {
+	case l.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// watchLinks gives every rpc connection its beat.
+func (p *Peers) watchLinks() {
+	ticker := time.NewTicker(beatInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-p.ctx.Done():
+			return
+		}
+		p.mu.RLock()
+		var conns []*rpcConn
+		for _, l := range p.links {
+			l.mu.Lock()
+			for _, c := range []*rpcConn{l.dialed, l.accepted} {
+				if c != nil {
+					conns = append(conns, c)
+				}
+			}
+			l.mu.Unlock()
+		}
+		p.mu.RUnlock()
+		for _, c := range conns {
+			c.beat()
+		}
+	}
+}
