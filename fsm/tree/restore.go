@@ -66,7 +66,7 @@ func (t *Tree) decodeNodes(b *blockReader) {
 		case parent >= uint64(len(dirs)):
 			b.fail("a node comes before its directory")
 			return
-		case len(name) == 0 || bytes.IndexByte(name, '/') >= 0:
+		case !possibleName(name):
 			b.fail("a name is impossible")
 			return
 		case step > t.index-created:
@@ -99,6 +99,15 @@ func (t *Tree) decodeNodes(b *blockReader) {
 			in.putLeaf(stem, n)
 		}
 	}
+}
+
+// possibleName says that a clean path can have such a component.
+func possibleName(name []byte) bool {
+	switch string(name) {
+	case "", ".", "..":
+		return false
+	}
+	return bytes.IndexByte(name, '/') < 0
 }
 
 func (d *dir) has(name string) bool {
@@ -166,12 +175,12 @@ func (t *Tree) decodeEvent(b *blockReader, index uint64, shared *sharer) *Event 
 		b.fail("an event is of an unknown kind")
 		return nil
 	}
-	key := b.bytes()
-	if len(key) == 0 || key[0] != '/' {
+	key := string(b.bytes())
+	if key == "/" || key != Clean(key) {
 		b.fail("an event has an impossible key")
 		return nil
 	}
-	node := t.decodeEventNode(b, string(key))
+	node := t.decodeEventNode(b, key)
 	if flags&eventHasPrev != 0 {
 		e.Prev = shared.node(t.decodeEventNode(b, node.Key))
 	}
