@@ -124,3 +124,11 @@ type StoreStats struct {
 	ExpireCount             uint64 `json:"expireCount"`
 	Watchers                uint64 `json:"watchers"`
 }
+
+// Readiness is whether a member should get traffic, for /readyz.
+type Readiness struct {
+	Ready bool
+	// Reasons says, one sentence each, what keeps the member from being ready, or what an operator
+	// should know although it is.
+	Reasons []string
+}

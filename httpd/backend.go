@@ -49,12 +49,7 @@ type Backend interface {
 }
 
 // Status is whether a member should get traffic, for /readyz.
-type Status struct {
-	Ready bool
-	// Reasons says, one sentence each, what keeps the member from being ready, or what an operator
-	// should know although it is.
-	Reasons []string
-}
+type Status = api.Readiness
 
 // AccessKind is what a request wants to do with what it addresses.
 type AccessKind uint8
