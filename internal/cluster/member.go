@@ -243,7 +243,7 @@ func (m *Member) cleanup() {
 		}
 	}
 	if tb.Failed() {
-		tb.Logf("end of the log of %s:\n%s", m.Name, lastLines(log, 40))
+		tb.Logf("end of the log of %s:\n%s", m.Name, lastLines(log, 25))
 	}
 }
 

@@ -179,7 +179,7 @@ func (s *service) registered(t *testing.T, tokenURL string) []string {
 	return out
 }
 
-const generic = "discovery token URL was used, but failed to bootstrap the cluster."
+const generic = "was used, but failed to bootstrap the cluster."
 
 // TestDiscoveryFailures goes through what can be wrong with a token; every case ends with status 1 and a reason.
 func TestDiscoveryFailures(t *testing.T) {

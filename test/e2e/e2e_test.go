@@ -74,3 +74,14 @@ func eventuallyPut(t *testing.T, m *cluster.Member, key, value string) {
 		return answered(resp, err)
 	})
 }
+
+// serving is a condition: the member is healthy, or its process has ended.
+func serving(m *cluster.Member) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if !m.Running() {
+			return nil
+		}
+		resp, err := m.Do(ctx, http.MethodGet, "/health", "", "")
+		return answered(resp, err)
+	}
+}
