@@ -355,6 +355,9 @@ func (s *session) tryList(ctx context.Context, size int) (*directory, error) {
 func members(dir *api.Node) []registered {
 	var all []registered
 	for _, n := range dir.Nodes {
+		if n == nil {
+			continue
+		}
 		id := path.Base(n.Key)
 		if strings.HasPrefix(id, "_") {
 			continue

@@ -158,7 +158,7 @@ func (s *Service) publicURL(r *http.Request) string {
 func (s *Service) create(ctx context.Context, token string, size int) error {
 	dir := url.Values{"dir": {"true"}, "prevExist": {"false"}}
 	if s.opts.TokenTTL > 0 {
-		dir.Set("ttl", strconv.FormatInt(int64(s.opts.TokenTTL/time.Second), 10))
+		dir.Set("ttl", strconv.FormatInt(int64((s.opts.TokenTTL+time.Second-1)/time.Second), 10))
 	}
 	if a := s.ask(ctx, http.MethodPut, token, dir); a.status != http.StatusCreated {
 		return a.failure()
