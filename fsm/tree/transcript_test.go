@@ -24,7 +24,8 @@ var update = flag.Bool("update", false, "rewrite the transcripts with what the t
 // epoch is when the clock of a transcript stands at 0.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 
-// TestTranscripts plays the files in testdata: commands, a line of dashes, and what they print.
+// TestTranscripts plays the files in testdata: lines that begin with "> " are commands, and what they
+// print follows.
 //
 //	at SECONDS                 moves the clock, then expires what is due
 //	set|create|update|compareAndSwap|compareAndDelete|delete PATH [ARG…]
@@ -37,7 +38,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 //	stats                      the counters that are not 0
 //	due                        when the next node is due
 //
-// Values are as in Go where quoted. A "history N" at the top sets the capacity of the history.
+// Quoted text is as in Go. A line "history N" at the top sets the capacity of the history.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -49,40 +50,49 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			want := string(text)
+			if *update {
+				want = play(t, want, false)
+				if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
 			// Once as it is, and once with the state saved and read back after each command, which
 			// must not show.
 			for _, saved := range []bool{false, true} {
-				var got strings.Builder
-				p := &player{t: t, saved: saved}
-				for block := range strings.SplitSeq(strings.TrimSuffix(string(text), "\n"), "\n\n") {
-					commands, _, ok := strings.Cut(block+"\n", "----\n")
-					if !ok { // a comment, or the head
-						p.head(block)
-						fmt.Fprintf(&got, "%s\n\n", block)
-						continue
-					}
-					fmt.Fprintf(&got, "%s----\n", commands)
-					for line := range strings.Lines(commands) {
-						if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") {
-							got.WriteString(p.run(line))
-						}
-					}
-					got.WriteString("\n")
-				}
-				want := string(text)
-				if out := strings.TrimSuffix(got.String(), "\n"); out != want {
-					if *update && !saved {
-						if err := os.WriteFile(file, []byte(out), 0o644); err != nil {
-							t.Fatal(err)
-						}
-						text = []byte(out)
-						continue
-					}
-					t.Errorf("with state saved and read back: %v\n%s", saved, firstDifference(out, want))
+				if got := play(t, want, saved); got != want {
+					t.Errorf("with state saved and read back: %v\n%s", saved, firstDifference(got, want))
 				}
 			}
 		})
 	}
+}
+
+// play carries out the commands of a transcript and returns it with what they print now.
+func play(t *testing.T, text string, saved bool) string {
+	var out strings.Builder
+	capacity := 1000
+	var p *player
+	for line := range strings.Lines(text) {
+		command, isCommand := strings.CutPrefix(line, "> ")
+		setting, isSetting := strings.CutPrefix(line, "history ")
+		if isCommand || isSetting || line == "\n" || line[0] == '#' {
+			out.WriteString(line)
+		}
+		if isSetting {
+			var err error
+			if capacity, err = strconv.Atoi(strings.TrimSpace(setting)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if isCommand {
+			if p == nil {
+				p = &player{t: t, saved: saved, tree: New(capacity), now: epoch, watchers: make(map[string]*Watcher)}
+			}
+			out.WriteString(p.run(strings.TrimSpace(command)))
+		}
+	}
+	return out.String()
 }
 
 func firstDifference(got, want string) string {
@@ -102,18 +112,6 @@ type player struct {
 	tree     *Tree
 	now      int64
 	watchers map[string]*Watcher
-}
-
-func (p *player) head(text string) {
-	capacity := 1000
-	for line := range strings.Lines(text) {
-		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "history "); ok {
-			capacity, _ = strconv.Atoi(n)
-		}
-	}
-	if p.tree == nil {
-		p.tree, p.now, p.watchers = New(capacity), epoch, make(map[string]*Watcher)
-	}
 }
 
 func (p *player) run(line string) string {
