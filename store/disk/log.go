@@ -1,0 +1,551 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+
+	"github.com/quorate/quorate/internal/durable"
+)
+
+// deleteChunk is how many entries one transaction deletes at most. Writers wait no longer than
+// one such transaction while a long log is cut.
+const deleteChunk = 1000
+
+// boltStore is what we use of raftboltdb.BoltStore.
+type boltStore interface {
+	GetLog(index uint64, log *raft.Log) error
+	StoreLogs(logs []*raft.Log) error
+	DeleteRange(min, max uint64) error
+	Close() error
+}
+
+// LogStore is the raft log: a raft.LogStore and raft.MonotonicLogStore on raft-boltdb. It has no
+// holes, and refuses to be given one.
+//
+// It is the place where a leader's own write can later run beside replication: a wrapper around
+// it may return early from StoreLogs and hold back acknowledgements until Durable has caught up.
+type LogStore struct {
+	path        string
+	bolt        boltStore
+	snapshots   *snapshotStore
+	cache       *entryCache
+	watchdog    watchdog
+	logger      hclog.Logger
+	onCorrupt   func(error)
+	onFailure   func(error)
+	onStored    func(int, time.Duration)
+	corruptOnce sync.Once
+
+	closed   atomic.Bool
+	panicked atomic.Bool // bolt is in an unknown state, and may hold its locks
+
+	trimMu sync.Mutex // one DeleteRange at a time
+
+	writeMu sync.Mutex // one transaction at a time; guards what follows
+	failed  error      // of the first write that failed
+	txid    uint64     // of bolt's last transaction
+	batch   []raft.Log // scratch space of StoreLogs
+	refs    []*raft.Log
+	buf     []byte
+
+	mu       sync.RWMutex // guards what readers see; written with writeMu held
+	head     head
+	settings map[string][]byte
+	entries  []stored // head.first..head.last
+}
+
+// createLog makes a new empty log at path, durably. What was there is replaced.
+func createLog(path string) error {
+	if err := removeIfThere(path); err != nil {
+		return err
+	}
+	bolt, err := openBolt(path, false)
+	if err != nil {
+		return fmt.Errorf("make log: %w", err)
+	}
+	err = writeFirstHead(bolt, path, head{})
+	if err = errors.Join(err, bolt.Close()); err != nil {
+		return fmt.Errorf("make log: %w", err)
+	}
+	return durable.SyncDir(filepath.Dir(path))
+}
+
+// writeFirstHead writes h into a file that has no head yet, or one of another file.
+func writeFirstHead(bolt *raftboltdb.BoltStore, path string, h head) error {
+	txid, err := readTxid(path)
+	if err != nil {
+		return err
+	}
+	h.txid = txid + 1
+	return bolt.StoreLogs([]*raft.Log{{Index: headIndex, Data: h.appendTo(nil)}})
+}
+
+// readTxid returns the number of the last transaction of a file bolt has open.
+func readTxid(path string) (uint64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	page := make([]byte, boltHeader+64)
+	var txid uint64
+	size := int64(0)
+	for range 2 {
+		if _, err := f.ReadAt(page, size); err != nil {
+			return 0, err
+		}
+		m, err := parseBoltMeta(page)
+		if err != nil {
+			return 0, damaged(path, "meta page: %v", err)
+		}
+		txid, size = max(txid, m.txid), int64(m.pageSize)
+	}
+	return txid, nil
+}
+
+func openBolt(path string, noSync bool) (store *raftboltdb.BoltStore, err error) {
+	_, err = shielded(path, func() error {
+		store, err = raftboltdb.New(raftboltdb.Options{
+			Path:   path,
+			NoSync: noSync,
+			BoltOptions: &bbolt.Options{
+				Timeout:         time.Second,
+				NoFreelistSync:  true,
+				FreelistType:    bbolt.FreelistMapType,
+				InitialMmapSize: 64 << 20,
+				NoSync:          noSync,
+			},
+		})
+		return err
+	})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		err = ErrLocked
+	}
+	return store, err
+}
+
+// openLog checks the file and opens it, compacts it when it is mostly empty, and brings the log in
+// line with the snapshots.
+func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error) {
+	start := time.Now()
+	c, err := readLogFile(path, o.VerifyBytes, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := removeIfThere(path + compactSuffix); err != nil {
+		return nil, err
+	}
+	if int64(c.fileSize) > o.compactAbove && c.usedSize < c.fileSize/4 && c.garbage == 0 {
+		if err := compact(path, c.head, o.NoSync); err != nil {
+			return nil, fmt.Errorf("compact %s: %w", path, err)
+		}
+		before := c.fileSize
+		if c, err = readLogFile(path, o.VerifyBytes, true); err != nil {
+			return nil, err
+		}
+		o.Logger.Info("log file compacted", "path", path, "bytes-before", before, "bytes", c.fileSize)
+	}
+
+	bolt, err := openBolt(path, o.NoSync)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	txid, err := readTxid(path)
+	if err != nil {
+		_ = bolt.Close()
+		return nil, err
+	}
+	l := &LogStore{
+		path:      path,
+		bolt:      bolt,
+		snapshots: snapshots,
+		cache:     newEntryCache(o.CacheBytes),
+		watchdog:  watchdog{limit: o.StallLimit, onStall: o.OnStall},
+		logger:    o.Logger,
+		onCorrupt: o.OnCorrupt,
+		onFailure: o.OnFailure,
+		onStored:  o.OnStored,
+		txid:      txid,
+		head:      c.head,
+		settings:  c.settings,
+		entries:   c.entries,
+	}
+	if o.wrapBolt != nil {
+		l.bolt = o.wrapBolt(bolt)
+	}
+	if err := l.settle(c); err != nil {
+		_ = l.close()
+		return nil, err
+	}
+	l.logger.Info("log opened", "path", path, "first-index", l.head.first, "last-index", l.head.last,
+		"last-term", c.lastTerm, "bytes", c.bytes, "elapsed", time.Since(start))
+	return l, nil
+}
+
+// readLogFile checks a log file and returns what is in it.
+func readLogFile(path string, verifyBytes int64, exclusive bool) (*contents, error) {
+	b, err := openBoltFile(path, exclusive)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.readContents(verifyBytes)
+	return c, errors.Join(err, b.close())
+}
+
+// settle finishes what a crash has interrupted.
+func (l *LogStore) settle(c *contents) error {
+	if c.head.trim > 0 {
+		if err := l.resumeTrim(c.lowest, c.highest); err != nil {
+			return err
+		}
+	}
+	snapTerm, snapIndex := l.snapshots.newest()
+	h := l.head
+	if h.empty() {
+		return nil
+	}
+	if h.first > snapIndex+1 {
+		if snapIndex == 0 {
+			return damaged(l.path, "the log begins with entry %d and no snapshot in %s can be used for those before", h.first, l.snapshots.dir)
+		}
+		return damaged(l.path, "the log begins with entry %d, but the newest snapshot that can be used, %s, ends with entry %d",
+			h.first, l.snapshots.path(snapshotID(snapTerm, snapIndex)), snapIndex)
+	}
+	// A snapshot that came from the leader replaces the whole log, after it is on disk. A log
+	// that ends before it, or is of another history, was to be deleted next.
+	stale := h.last < snapIndex
+	if !stale && h.holds(snapIndex) {
+		var e raft.Log
+		if err := l.GetLog(snapIndex, &e); err != nil {
+			return err
+		}
+		stale = e.Term != snapTerm
+	}
+	if stale {
+		l.logger.Warn("deleting a log that the snapshot has replaced", "first-index", h.first, "last-index", h.last, "snapshot-index", snapIndex)
+		return l.DeleteRange(h.first, h.last)
+	}
+	return nil
+}
+
+// FirstIndex returns the index of the first entry, 0 when there is none.
+func (l *LogStore) FirstIndex() (uint64, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.head.first, l.readable()
+}
+
+// LastIndex returns the index of the last entry, 0 when there is none.
+func (l *LogStore) LastIndex() (uint64, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.head.last, l.readable()
+}
+
+// Durable returns the index of the last entry that is on this disk.
+func (l *LogStore) Durable() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.head.last
+}
+
+// IsMonotonic makes raft delete the log when a snapshot from the leader replaces it, instead of
+// leaving a hole.
+func (l *LogStore) IsMonotonic() bool { return true }
+
+// EntriesWithin returns how many of the newest entries take at most n bytes on disk, for setting
+// raft's TrailingLogs by size.
+func (l *LogStore) EntriesWithin(n int64) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	count := 0
+	for i := len(l.entries) - 1; i >= 0; i-- {
+		if n -= int64(l.entries[i].size); n < 0 {
+			break
+		}
+		count++
+	}
+	return uint64(count)
+}
+
+func (l *LogStore) readable() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// expected returns the seal of the entry at index, and false when there is none.
+func (l *LogStore) expected(index uint64) (uint32, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if !l.head.holds(index) {
+		return 0, false
+	}
+	return l.entries[index-l.head.first].seal, true
+}
+
+// GetLog reads the entry at index into log, or returns raft.ErrLogNotFound. An entry that is not
+// exactly what was stored is a [DamageError], and OnCorrupt is called.
+func (l *LogStore) GetLog(index uint64, log *raft.Log) error {
+	if err := l.readable(); err != nil {
+		return err
+	}
+	if l.cache.get(index, log) {
+		return nil
+	}
+	for {
+		want, ok := l.expected(index)
+		if !ok {
+			return raft.ErrLogNotFound
+		}
+		err := l.read(index, want, log)
+		if err == nil {
+			return nil
+		}
+		// It may have been deleted, or deleted and written anew, while we were reading.
+		if now, ok := l.expected(index); !ok || now != want {
+			continue
+		}
+		if err := l.readable(); err != nil {
+			return err
+		}
+		l.corrupt(err)
+		return err
+	}
+}
+
+func (l *LogStore) read(index uint64, want uint32, log *raft.Log) error {
+	var e raft.Log
+	err := l.guarded(func() error { return l.bolt.GetLog(index, &e) })
+	if errors.Is(err, ErrDamaged) {
+		return err
+	}
+	if err != nil {
+		return damaged(l.path, "entry %d: %v", index, err)
+	}
+	prev, seal, err := unseal(&e)
+	switch {
+	case err != nil:
+		return damaged(l.path, "entry %d: %v", index, err)
+	case e.Index != index || seal != want || sealOf(&e, prev) != want:
+		return damaged(l.path, "entry %d: checksum does not match", index)
+	}
+	e.AppendedAt = e.AppendedAt.UTC()
+	*log = e
+	return nil
+}
+
+// StoreLog appends one entry.
+func (l *LogStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs appends entries in one transaction, and returns when they are on disk. They have to
+// follow the last entry, or the newest snapshot when the log is empty. After any other error than
+// for a wrong index it is unknown whether they are there, and nothing can be written any more.
+func (l *LogStore) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	start := time.Now()
+	l.writeMu.Lock()
+	defer l.writeMu.Unlock()
+
+	// writeMu keeps others from changing the head, so it may be read without mu.
+	h := l.head
+	if err := l.checkAppend(h, logs); err != nil {
+		return err
+	}
+	if h.empty() {
+		h.first = logs[0].Index
+	}
+	added := make([]stored, len(logs))
+	h.seal = l.seal(logs, h.seal, added)
+	h.last = logs[len(logs)-1].Index
+	if err := l.commit("append", h); err != nil {
+		return err
+	}
+
+	l.publish(h, append(l.entries, added...))
+	l.cache.add(logs)
+	if l.onStored != nil {
+		l.onStored(len(logs), time.Since(start))
+	}
+	return nil
+}
+
+func (l *LogStore) checkAppend(h head, logs []*raft.Log) error {
+	next := h.last + 1
+	if h.empty() {
+		_, snapIndex := l.snapshots.newest()
+		if next = logs[0].Index; next == 0 || next > snapIndex+1 {
+			return fmt.Errorf("append to an empty log: entry %d does not follow the newest snapshot, which ends with entry %d", next, snapIndex)
+		}
+	}
+	for i, e := range logs {
+		if e.Index != next+uint64(i) || e.Index == headIndex {
+			return fmt.Errorf("append to log: entry %d cannot follow entry %d", e.Index, next+uint64(i)-1)
+		}
+	}
+	return nil
+}
+
+// seal puts sealed copies of logs into l.batch, describes them in added and returns the seal of
+// the last one.
+func (l *LogStore) seal(logs []*raft.Log, prev uint32, added []stored) uint32 {
+	need := 0
+	for _, e := range logs {
+		need += len(e.Extensions) + sealSize
+	}
+	exts := make([]byte, 0, need)
+	l.batch = l.batch[:0]
+	for i, e := range logs {
+		sealed := *e
+		sealed.AppendedAt = e.AppendedAt.UTC()
+		seal := sealOf(e, prev)
+		at := len(exts)
+		exts = append(exts, e.Extensions...)
+		exts = order.AppendUint32(exts, prev)
+		exts = order.AppendUint32(exts, seal)
+		sealed.Extensions = exts[at:len(exts):len(exts)]
+		l.batch = append(l.batch, sealed)
+		added[i] = stored{seal: seal, size: storedSize(e)}
+		prev = seal
+	}
+	return prev
+}
+
+// storedSize is about what an entry takes in the file.
+func storedSize(e *raft.Log) uint32 {
+	const fields = 96 // names, numbers, time, seals and the key
+	return uint32(min(fields+len(e.Data)+len(e.Extensions), 1<<32-1))
+}
+
+// commit writes l.batch and the head h in one transaction. Called with writeMu held. The result
+// of a transaction that failed is unknown: bolt may go on as if it had succeeded, and the disk may
+// have kept any part of it. So a failure is remembered and ends all writing.
+func (l *LogStore) commit(op string, h head) error {
+	h.txid = l.txid + 1
+	l.buf = h.appendTo(l.buf[:0])
+	l.batch = append(l.batch, raft.Log{Index: headIndex, Data: l.buf})
+	l.refs = l.refs[:0]
+	for i := range l.batch {
+		l.refs = append(l.refs, &l.batch[i])
+	}
+	err := l.transact(op, func() error { return l.bolt.StoreLogs(l.refs) })
+	clear(l.batch) // let go of the data
+	l.batch = l.batch[:0]
+	return err
+}
+
+// transact runs one bolt transaction. Called with writeMu held.
+func (l *LogStore) transact(op string, fn func() error) error {
+	if err := l.readable(); err != nil {
+		return err
+	}
+	if l.failed != nil {
+		return l.failed
+	}
+	timer := l.watchdog.start(op)
+	err := l.guarded(fn)
+	l.watchdog.stop(timer)
+	if err == nil {
+		l.txid++
+		return nil
+	}
+	if errors.Is(err, ErrDamaged) {
+		l.failed = err
+		l.corrupt(err)
+		return err
+	}
+	l.failed = fmt.Errorf("write to %s failed (%s), and what reached the disk is unknown: %w", l.path, op, err)
+	l.logger.Error("write failed", "path", l.path, "operation", op, "error", err)
+	if l.onFailure != nil {
+		l.onFailure(l.failed)
+	}
+	return l.failed
+}
+
+// guarded calls into bolt.
+func (l *LogStore) guarded(fn func() error) error {
+	panicked, err := shielded(l.path, fn)
+	if panicked {
+		l.panicked.Store(true)
+	}
+	return err
+}
+
+func (l *LogStore) corrupt(err error) {
+	l.corruptOnce.Do(func() {
+		l.logger.Error("log is damaged", "path", l.path, "error", err)
+		if l.onCorrupt != nil {
+			l.onCorrupt(err)
+		}
+	})
+}
+
+// setting changes one setting: change gets the old value, nil when there is none, and returns the
+// new one. Nothing is written when they are equal.
+func (l *LogStore) setting(key string, change func(old []byte) ([]byte, error)) error {
+	return l.changeSettings(func(settings map[string][]byte) error {
+		value, err := change(settings[key])
+		if err == nil {
+			settings[key] = value
+		}
+		return err
+	})
+}
+
+// changeSettings changes settings in one transaction. The map is change's own, the values are not.
+func (l *LogStore) changeSettings(change func(settings map[string][]byte) error) error {
+	l.writeMu.Lock()
+	defer l.writeMu.Unlock()
+	settings := maps.Clone(l.settings)
+	if err := change(settings); err != nil {
+		return err
+	}
+	h := l.head
+	if h.settings = encodeSettings(settings); bytes.Equal(h.settings, l.head.settings) {
+		return l.readable()
+	}
+	if err := l.commit("settings", h); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.head, l.settings = h, settings
+	l.mu.Unlock()
+	return nil
+}
+
+// getSetting returns a value nobody may change, and false when there is none.
+func (l *LogStore) getSetting(key string) ([]byte, bool, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	value, ok := l.settings[key]
+	return value, ok, l.readable()
+}
+
+// close waits for a write that is running. After a panic bolt may hold its locks for ever, so that
+// its file stays open until the process ends.
+func (l *LogStore) close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	l.writeMu.Lock()
+	defer l.writeMu.Unlock()
+	if l.panicked.Load() {
+		return nil
+	}
+	return l.bolt.Close()
+}
