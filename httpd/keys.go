@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"context"
 	"net/http"
 	"time"
 
@@ -40,10 +39,8 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, start 
 	}
 	w.Header()[api.HeaderClusterID] = m.clusterID
 
-	buf := getBuffer()
-	defer buf.release()
 	var req keyRequest
-	err := s.parse(&req, w, r, key, buf, start)
+	err := s.parse(&req, r, key)
 	if err == nil && s.opts.Authorizer != nil {
 		if s.opts.Authorizer.Authorize(r, Access{Kind: kind, Key: req.key, Recursive: req.recursive}) != nil {
 			err = errCredentials
@@ -68,9 +65,9 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, start 
 	s.metrics.received[method].Inc()
 	var status int
 	if kind == Read {
-		status, err = s.get(w, m, &req, method, buf)
+		status, err = s.get(w, m, &req, method, start)
 	} else {
-		status, err = s.put(w, m, req.write(r.Method), req.noValue, buf)
+		status, err = s.put(w, m, req.write(r.Method), req.noValue, start)
 	}
 	if err != nil {
 		status = s.refuse(w, err)
@@ -94,29 +91,20 @@ func (s *Server) refuse(w http.ResponseWriter, err error) int {
 }
 
 // parse reads the parameters from the query and, on PUT and POST, from the body.
-func (s *Server) parse(req *keyRequest, w http.ResponseWriter, r *http.Request, key string, buf *buffer, start time.Time) error {
+func (s *Server) parse(req *keyRequest, r *http.Request, key string) error {
 	var body string
 	var err error
 	if r.Method == http.MethodPut || r.Method == http.MethodPost {
-		body, err = readForm(r, buf, s.opts.MaxRequestBytes)
-		s.bodyRead(w, start)
+		body, err = readForm(r, s.opts.MaxRequestBytes)
 	}
 	return parseKeyRequest(req, r.Method, key, r.URL.RawQuery, body, err)
 }
 
-// bodyRead takes the time limit of a body off a connection if reading it took so long that the limit
-// could otherwise pass while the request is handled.
-func (s *Server) bodyRead(w http.ResponseWriter, start time.Time) {
-	if time.Since(start) > s.opts.BodyTimeout/2 {
-		http.NewResponseController(w).SetReadDeadline(time.Time{})
-	}
-}
-
 // get serves GET and HEAD on a key. The answer comes from this member and may be stale, unless
 // quorum=true asks for a linearizable one (spec keys 12).
-func (s *Server) get(w http.ResponseWriter, m *member, req *keyRequest, method method, buf *buffer) (int, error) {
+func (s *Server) get(w http.ResponseWriter, m *member, req *keyRequest, method method, start time.Time) (int, error) {
 	if method == methodQGET {
-		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+		ctx, cancel := s.work(w, start)
 		err := m.Linearizable(ctx)
 		cancel()
 		if err != nil {
@@ -131,15 +119,16 @@ func (s *Server) get(w http.ResponseWriter, m *member, req *keyRequest, method m
 	raftIndex, raftTerm := m.RaftState()
 	setIndexes(w.Header(), answer.Index, raftIndex, raftTerm)
 	w.WriteHeader(http.StatusOK)
+	buf := getBuffer()
+	defer buf.release()
 	buf.b = answer.AppendJSON(buf.b[:0], time.Now().UnixNano())
 	s.writeBody(w, buf.b)
 	return http.StatusOK, nil
 }
 
-// put serves PUT, POST and DELETE. The write goes on when the client goes away: its outcome would be
-// unknown either way.
-func (s *Server) put(w http.ResponseWriter, m *member, write tree.Write, noValue bool, buf *buffer) (int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+// put serves PUT, POST and DELETE.
+func (s *Server) put(w http.ResponseWriter, m *member, write tree.Write, noValue bool, start time.Time) (int, error) {
+	ctx, cancel := s.work(w, start)
 	event, err := m.Do(ctx, write)
 	cancel()
 	if err != nil {
@@ -149,6 +138,8 @@ func (s *Server) put(w http.ResponseWriter, m *member, write tree.Write, noValue
 	setIndexes(w.Header(), event.Index, raftIndex, raftTerm)
 	status := event.Status()
 	w.WriteHeader(status)
+	buf := getBuffer()
+	defer buf.release()
 	buf.b = event.AppendJSON(buf.b[:0], noValue)
 	s.writeBody(w, buf.b)
 	return status, nil

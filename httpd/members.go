@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,23 +35,13 @@ func (s *Server) members(w http.ResponseWriter, r *http.Request, m *member) erro
 	w.Header()[api.HeaderClusterID] = m.clusterID
 	rest := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/v2/members"), "/")
 
-	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
-	defer cancel()
+	start := time.Now()
 	switch r.Method {
 	case http.MethodGet:
 		return listMembers(w, m, rest)
 	case http.MethodPost:
-		urls, err := s.readPeerURLs(w, r)
-		if err != nil {
-			return err
-		}
-		added, err := m.AddMember(ctx, urls)
-		if err != nil {
-			return err
-		}
-		return writeJSON(w, http.StatusCreated, memberObject(added), true)
+		return s.addMember(w, r, m, start)
 	}
-
 	if rest == "" {
 		methodNotAllowed(w)
 		return nil
@@ -62,15 +51,40 @@ func (s *Server) members(w http.ResponseWriter, r *http.Request, m *member) erro
 		return noSuchMember(rest)
 	}
 	if r.Method == http.MethodPut {
-		urls, err := s.readPeerURLs(w, r)
-		if err != nil {
-			return err
-		}
-		err = m.UpdateMember(ctx, id, urls)
-		if err != nil {
-			return err
-		}
-	} else if err := m.RemoveMember(ctx, id); err != nil {
+		return s.updateMember(w, r, m, id, start)
+	}
+	ctx, cancel := s.work(w, start)
+	defer cancel()
+	if err := m.RemoveMember(ctx, id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// addMember ignores what follows /v2/members in the path, as etcd does.
+func (s *Server) addMember(w http.ResponseWriter, r *http.Request, m *member, start time.Time) error {
+	urls, err := s.readPeerURLs(w, r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.work(w, start)
+	defer cancel()
+	added, err := m.AddMember(ctx, urls)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, memberObject(added), true)
+}
+
+func (s *Server) updateMember(w http.ResponseWriter, r *http.Request, m *member, id uint64, start time.Time) error {
+	urls, err := s.readPeerURLs(w, r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.work(w, start)
+	defer cancel()
+	if err := m.UpdateMember(ctx, id, urls); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -115,7 +129,6 @@ func noSuchMember(id string) error {
 
 // readPeerURLs reads the body of a POST or PUT.
 func (s *Server) readPeerURLs(w http.ResponseWriter, r *http.Request) ([]string, error) {
-	start := time.Now()
 	mediaType := r.Header.Get("Content-Type")
 	if i := strings.IndexByte(mediaType, ';'); i >= 0 {
 		mediaType = strings.TrimSpace(strings.ToLower(mediaType[:i]))
@@ -131,7 +144,6 @@ func (s *Server) readPeerURLs(w http.ResponseWriter, r *http.Request) ([]string,
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	s.bodyRead(w, start)
 	var request struct {
 		PeerURLs []string `json:"peerURLs"`
 	}

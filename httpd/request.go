@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 
@@ -41,6 +42,7 @@ const (
 
 var (
 	errTooLarge = errors.New("http: POST too large")
+	errSlowBody = errors.New("the body did not arrive in time")
 
 	errWaitMethod = &api.Error{Code: api.InvalidField, Cause: `"wait" can only be used with GET requests`}
 	errPrevValue  = &api.Error{Code: api.PrevValueRequired, Cause: `"prevValue" cannot be empty`}
@@ -210,8 +212,8 @@ func (req *keyRequest) write(method string) tree.Write {
 }
 
 // readForm returns the body of a PUT or POST as text if it is an urlencoded form, and "" if it is
-// anything else, which etcd ignores (spec keys 3.1). buf is what it reads into.
-func readForm(r *http.Request, buf *buffer, limit int64) (string, error) {
+// anything else, which etcd ignores (spec keys 3.1).
+func readForm(r *http.Request, limit int64) (string, error) {
 	if values := r.Header["Content-Type"]; len(values) == 0 || values[0] != "application/x-www-form-urlencoded" {
 		if len(values) == 0 || values[0] == "" {
 			return "", nil
@@ -223,22 +225,24 @@ func readForm(r *http.Request, buf *buffer, limit int64) (string, error) {
 			return "", err
 		}
 		if err != nil {
-			if _, bodyErr := readBody(r, buf, limit); bodyErr == errTooLarge {
+			if _, bodyErr := readBody(r, limit); bodyErr == errTooLarge {
 				err = bodyErr
 			}
 			return "", err
 		}
 	}
-	return readBody(r, buf, limit)
+	return readBody(r, limit)
 }
 
 // readBody reads a whole body of at most limit bytes. A longer one is errTooLarge.
-func readBody(r *http.Request, buf *buffer, limit int64) (string, error) {
+func readBody(r *http.Request, limit int64) (string, error) {
 	if r.ContentLength > limit {
 		// What little more the client sends is dropped, so that it gets to read the answer.
 		io.CopyN(io.Discard, r.Body, limit+1)
 		return "", errTooLarge
 	}
+	buf := getBuffer()
+	defer buf.release()
 	// Memory is spent as the bytes arrive, not as they are announced.
 	b := buf.b[:0]
 	for {
@@ -253,6 +257,9 @@ func readBody(r *http.Request, buf *buffer, limit int64) (string, error) {
 		}
 		if err == io.EOF {
 			return string(b), nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return "", errSlowBody
 		}
 		if err != nil {
 			return "", err

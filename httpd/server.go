@@ -43,8 +43,8 @@ type Options struct {
 
 	// HeaderTimeout is how long a client may take to send the head of a request. Zero means 30s.
 	HeaderTimeout time.Duration
-	// BodyTimeout is how long it may then take for the body. Zero means 1m.
-	BodyTimeout time.Duration
+	// ReadTimeout is how long it may take to send a whole request, head included. Zero means 90s.
+	ReadTimeout time.Duration
 	// WriteTimeout is how long a client may take to accept the next piece (up to 256 KiB) of an
 	// answer. Zero means 1m. A watch that waits for an event is not bounded by any time-out.
 	WriteTimeout time.Duration
@@ -62,7 +62,7 @@ func (o *Options) setDefaults() {
 	}
 	or(&o.ElectionTimeout, time.Second)
 	or(&o.HeaderTimeout, 30*time.Second)
-	or(&o.BodyTimeout, time.Minute)
+	or(&o.ReadTimeout, 90*time.Second)
 	or(&o.WriteTimeout, time.Minute)
 	or(&o.IdleTimeout, 5*time.Minute)
 	if o.MaxRequestBytes == 0 {
@@ -124,14 +124,30 @@ func NewServer(opts Options, backend Backend) *Server {
 	s.http = http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: opts.HeaderTimeout,
-		// Counted from the start of the request, so that a body in time leaves enough for the answer.
-		ReadTimeout:    opts.HeaderTimeout + opts.BodyTimeout + s.timeout,
-		WriteTimeout:   opts.BodyTimeout + s.timeout + opts.WriteTimeout,
+		ReadTimeout:       opts.ReadTimeout,
+		// Counted from the end of the head, so it has to allow for the body and for the work.
+		WriteTimeout:   opts.ReadTimeout + slowestWork*s.timeout + opts.WriteTimeout,
 		IdleTimeout:    opts.IdleTimeout,
 		MaxHeaderBytes: opts.MaxHeaderBytes,
 		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}
 	return s
+}
+
+// slowestWork is how many time-outs of single operations one request can take: changes of users and
+// roles do several in a row (spec errors 3).
+const slowestWork = 4
+
+// work returns the context of an operation for a request whose handler began at start. It ends with
+// the time-out of requests, not when the client goes away: what has begun goes on either way.
+//
+// If ReadTimeout could pass meanwhile, it is taken off the connection. net/http would take that for
+// the client going away, and would give up on all later requests of the connection too.
+func (s *Server) work(w http.ResponseWriter, start time.Time) (context.Context, context.CancelFunc) {
+	if s.opts.HeaderTimeout+time.Since(start)+slowestWork*s.timeout > s.opts.ReadTimeout {
+		http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
+	return context.WithTimeout(context.Background(), s.timeout)
 }
 
 // SetBackend makes the server answer for backend, once, when the member is ready.
