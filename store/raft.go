@@ -1,0 +1,260 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/quorate/quorate/fsm"
+	"github.com/quorate/quorate/store/peer"
+)
+
+// trailingBytes is how much of the log stays behind a snapshot for members that are a little
+// behind, and trailingEntries bounds the number of entries that are.
+const (
+	trailingBytes      = 64 << 20
+	minTrailingEntries = 1000
+	maxTrailingEntries = 10_000
+	// snapshotBytes is how many bytes of commands are applied before a snapshot is taken, even if
+	// they are few commands.
+	snapshotBytes = 64 << 20
+)
+
+// raftConfig returns the settings of raft. Why each is as it is: docs/decisions/0003.
+func (s *Store) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = serverID(s.self)
+	c.HeartbeatTimeout = s.options.ElectionTimeout
+	c.ElectionTimeout = s.options.ElectionTimeout
+	c.LeaderLeaseTimeout = s.options.ElectionTimeout
+	c.CommitTimeout = min(50*time.Millisecond, s.options.ElectionTimeout/4)
+	// Raft counts entries, of which one holds many commands: snapshots are taken by takeSnapshots.
+	c.SnapshotThreshold = 1 << 40
+	c.SnapshotInterval = 24 * time.Hour
+	c.TrailingLogs = maxTrailingEntries
+	c.NoLegacyTelemetry = true
+	c.ShutdownOnRemove = true
+	c.Logger = s.log.Named("raft")
+	return c
+}
+
+// startRaft starts raft on what is on disk. On the first start of a new cluster every member
+// writes the same first configuration.
+func (s *Store) startRaft() error {
+	s.raftMu.Lock()
+	defer s.raftMu.Unlock()
+	config := s.raftConfig()
+	logs, stable, snapshots := s.dir.LogStore(), s.dir.StableStore(), s.dir.Snapshots()
+
+	exists, err := raft.HasExistingState(logs, stable, snapshots)
+	if err != nil {
+		return fmt.Errorf("read the state of raft: %w", err)
+	}
+	transport := peer.NewTransport(s.peers.StreamLayer(), peer.TransportConfig{
+		Self:             s.self,
+		HeartbeatTimeout: config.HeartbeatTimeout,
+		CurrentTerm:      s.currentTerm,
+		CheckSnapshot:    s.checkInstall,
+		Stats:            s.stats,
+		Logger:           config.Logger,
+	})
+	if !exists && !s.identity.Joined {
+		configuration := s.initialConfiguration()
+		if err := raft.BootstrapCluster(config, logs, stable, snapshots, transport, configuration); err != nil {
+			return errors.Join(fmt.Errorf("bootstrap raft: %w", err), transport.Close())
+		}
+	}
+	r, err := raft.NewRaft(config, s.fsm, logs, stable, snapshots, transport)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
+	}
+	r.RegisterObserver(raft.NewObserver(s.raftEvents, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
+	}))
+	s.transport.Store(transport)
+	s.raft.Store(r)
+	if r.LastIndex() > 0 {
+		s.log.Info("log on disk", "lastIndex", r.LastIndex(), "term", r.CurrentTerm(), "applied", r.AppliedIndex())
+	}
+	// A member that is alone need not wait to hear of a leader.
+	if configuration := r.GetConfiguration().Configuration(); len(configuration.Servers) == 1 && configuration.Servers[0].ID == config.LocalID {
+		go func() {
+			if err := transport.InjectTimeoutNow(context.Background()); err != nil {
+				s.log.Debug("this member waits for its election time-out", "error", err)
+			}
+		}()
+	}
+	return nil
+}
+
+func (s *Store) initialConfiguration() raft.Configuration {
+	var c raft.Configuration
+	for _, m := range s.identity.Initial {
+		c.Servers = append(c.Servers, raft.Server{ID: serverID(m.ID), Address: raft.ServerAddress(serverID(m.ID)), Suffrage: raft.Voter})
+	}
+	slices.SortFunc(c.Servers, func(a, b raft.Server) int { return cmp.Compare(a.ID, b.ID) })
+	return c
+}
+
+func (s *Store) stopRaft() error {
+	s.raftMu.Lock()
+	defer s.raftMu.Unlock()
+	r := s.raft.Load()
+	if r == nil {
+		return nil
+	}
+	err := r.Shutdown().Error()
+	return errors.Join(err, s.transport.Load().Close())
+}
+
+// restartRaft stops raft, lets change alter what is on disk, and starts raft again in this process.
+func (s *Store) restartRaft(why string, change func() error) {
+	s.log.Warn("restarting raft within this process", "reason", why)
+	if err := s.stopRaft(); err != nil {
+		s.stop(fmt.Errorf("stop raft: %w", err))
+		return
+	}
+	if err := change(); err != nil {
+		s.stop(err)
+		return
+	}
+	select {
+	case <-s.stopping:
+		return
+	default:
+	}
+	if err := s.startRaft(); err != nil {
+		s.stop(err)
+	}
+}
+
+func (s *Store) currentTerm() uint64 {
+	if r := s.raft.Load(); r != nil {
+		return r.CurrentTerm()
+	}
+	return 0
+}
+
+var errRestarting = errors.New("this member is restarting raft to drop entries that were never committed")
+
+// checkInstall looks at a snapshot that the leader is about to send. Raft would keep entries behind
+// it that another term has overruled, and could then never agree with the leader again
+// (hashicorp/raft#697): such entries are dropped first, with raft stopped.
+func (s *Store) checkInstall(request *raft.InstallSnapshotRequest) error {
+	r := s.raft.Load()
+	if r == nil || request.Term < r.CurrentTerm() {
+		return nil
+	}
+	logs := s.dir.LogStore()
+	last, err := logs.LastIndex()
+	if err != nil || last <= request.LastLogIndex {
+		return err
+	}
+	var entry raft.Log
+	err = logs.GetLog(request.LastLogIndex, &entry)
+	switch {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return nil
+	case err != nil:
+		return err
+	case entry.Term == request.LastLogTerm:
+		return nil
+	}
+	go s.restartRaft("a snapshot overrules entries of this member's log", func() error {
+		if err := logs.DeleteRange(request.LastLogIndex, last); err != nil {
+			return fmt.Errorf("drop overruled log entries: %w", err)
+		}
+		return nil
+	})
+	return errRestarting
+}
+
+// apply writes one entry to the log and returns once it is applied here. idle tells whether
+// another entry is about to follow.
+func (s *Store) apply(entry []byte, idle func() bool) error {
+	r := s.raft.Load()
+	term := r.CurrentTerm()
+	future := r.Apply(entry, 0)
+	if err := future.Error(); err != nil {
+		return err
+	}
+	if response := future.Response(); response != nil {
+		return response.(error)
+	}
+	// Followers learn of a commit with the next entry, or else up to CommitTimeout late, and so
+	// would their clients (RAFT.md 2.1).
+	if idle() {
+		s.nudge(r, future.Index(), term)
+	}
+	return nil
+}
+
+func (s *Store) nudge(r *raft.Raft, index, term uint64) {
+	transport := s.transport.Load()
+	for _, server := range r.GetConfiguration().Configuration().Servers {
+		if id, err := parseServerID(server.ID); err == nil && id != s.self {
+			transport.Nudge(server.ID, index, term, term)
+		}
+	}
+}
+
+func voters(r *raft.Raft) int {
+	n := 0
+	for _, server := range r.GetConfiguration().Configuration().Servers {
+		if server.Suffrage == raft.Voter {
+			n++
+		}
+	}
+	return n
+}
+
+// takeSnapshots takes a snapshot whenever enough has been applied since the last.
+func (s *Store) takeSnapshots() {
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	var last fsm.Volume
+	for {
+		select {
+		case <-s.stopping:
+			return
+		case <-ticker.C:
+		}
+		now := s.fsm.Volume()
+		if now.Commands-last.Commands <= s.options.SnapshotCount && now.Bytes-last.Bytes <= snapshotBytes {
+			continue
+		}
+		r := s.raft.Load()
+		reload := r.ReloadableConfig()
+		reload.TrailingLogs = trailing(now)
+		if err := r.ReloadConfig(reload); err != nil {
+			s.log.Error("the length of log to keep was not set", "error", err)
+		}
+		start := time.Now()
+		if err := r.Snapshot().Error(); err != nil {
+			if !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
+				s.log.Warn("no snapshot was taken, trying again later", "error", err)
+			}
+			continue
+		}
+		last = now
+		s.log.Info("saved snapshot", "index", s.fsm.Applied(), "elapsed", time.Since(start))
+	}
+}
+
+// trailing returns how many entries to keep behind a snapshot.
+func trailing(v fsm.Volume) uint64 {
+	if v.Entries == 0 {
+		return maxTrailingEntries
+	}
+	average := max(v.Bytes/v.Entries, 1)
+	return min(max(trailingBytes/average, minTrailingEntries), maxTrailingEntries)
+}

@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/quorate/quorate/store/peer"
+)
+
+// What members say to each other, besides raft.
+const (
+	// kindPropose brings commands to the leader; there is no answer. See pipeline.
+	kindPropose peer.Kind = 1
+	// kindRefuse says that commands were not taken: the sender is not leading.
+	kindRefuse peer.Kind = 2
+	// kindClock asks for the number of the member's run and the reading of its clock.
+	kindClock peer.Kind = 3
+	// kindConfirm asks for the member's current term.
+	kindConfirm peer.Kind = 4
+	// kindReadIndex asks the leader for an index for a linearizable read.
+	kindReadIndex peer.Kind = 5
+	// kindStatus asks how far the member is: a peerStatus in JSON.
+	kindStatus peer.Kind = 6
+)
+
+// peerStatus is what a member tells the leader, which promotes it when it has caught up.
+type peerStatus struct {
+	Applied   uint64 `json:"applied"`
+	LastIndex uint64 `json:"lastIndex"`
+}
+
+// Call implements peer.Handler.
+func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload []byte) ([]byte, error) {
+	switch kind {
+	case kindPropose:
+		boot, chunks, err := decodeFrame(payload, s.started)
+		if err != nil {
+			s.log.Error("commands from a member are not understood", "member", formatID(from), "error", err)
+			return nil, err
+		}
+		if boot != s.boot || !s.pipeline.accept(chunks) {
+			if err := s.peers.Send(from, kindRefuse, nil); err != nil {
+				s.log.Debug("member not told that its commands were refused", "member", formatID(from), "error", err)
+			}
+		}
+		return nil, nil
+	case kindRefuse:
+		if r := s.pipeline.currentRoute(); r.leader == from {
+			s.pipeline.retryLater(r)
+		}
+		return nil, nil
+	case kindClock:
+		b := binary.LittleEndian.AppendUint64(nil, s.boot)
+		return binary.LittleEndian.AppendUint64(b, uint64(time.Since(s.started))), nil
+	case kindConfirm:
+		return binary.LittleEndian.AppendUint64(nil, s.raft.Load().CurrentTerm()), nil
+	case kindReadIndex:
+		index, err := s.confirms.ask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return binary.LittleEndian.AppendUint64(nil, index), nil
+	case kindStatus:
+		return json.Marshal(peerStatus{Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex()})
+	}
+	return nil, fmt.Errorf("call of kind %d is not known to this version of quorate", kind)
+}
+
+// followClock learns the clock of a leader that was just found, so that commands can be sent to it,
+// and keeps in touch with it until the route changes.
+func (s *Store) followClock(ctx context.Context, r route) {
+	for {
+		pause := 10 * time.Second
+		callCtx, done := context.WithTimeout(ctx, s.electionTimeout())
+		answer, err := s.peers.Call(callCtx, r.leader, kindClock, nil)
+		done()
+		if err == nil && len(answer) == 16 {
+			boot := binary.LittleEndian.Uint64(answer)
+			theirs := time.Duration(binary.LittleEndian.Uint64(answer[8:]))
+			// The answer took a while, so their clock shows this or more by now: deadlines
+			// err to the early side.
+			s.pipeline.openRoute(r.generation, boot, theirs-time.Since(s.started))
+		} else {
+			pause = 20 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.stopping:
+			return
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,394 @@
+// Package store is this process as a member of a cluster: raft and its disk, the other members, the
+// writes and linearizable reads that go through them, and who belongs to the cluster.
+//
+// What is replicated is package fsm's; what is on disk package disk's; the wire package peer's.
+// Here they meet. A Store implements what package httpd asks of a member.
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/fsm"
+	"github.com/quorate/quorate/fsm/tree"
+	"github.com/quorate/quorate/store/disk"
+	"github.com/quorate/quorate/store/peer"
+)
+
+// ServerVersion is what this member says in answers that name a version of etcd: the one whose
+// behaviour it has. ClusterVersion is the version that a cluster of such members agrees on.
+const (
+	ServerVersion  = "3.4.23"
+	ClusterVersion = "3.4.0"
+)
+
+// ErrRemoved is why a member stops that was removed from its cluster.
+var ErrRemoved = errors.New("the member has been permanently removed from the cluster")
+
+// Options says which member this is and how it behaves. Those of the first start are ignored when
+// the data directory says who the member is.
+type Options struct {
+	Name       string
+	ClientURLs []string // published at every start
+
+	DataDir string
+	WALDir  string // empty: within DataDir
+
+	// First start only.
+	Initial  []Initial // all initial members, or with Existing all present ones; this one among them
+	Token    string
+	Existing bool // the cluster runs already, and this member was added to it
+
+	// AdvertisePeerURLs is where the others are to find this member, ListenPeerURLs where it
+	// listens, on Listeners.
+	AdvertisePeerURLs []string
+	ListenPeerURLs    []string
+	Listeners         []net.Listener
+
+	ElectionTimeout time.Duration // zero means 1 s
+	// SnapshotCount is how many commands are applied between snapshots; zero means 100000.
+	SnapshotCount uint64
+	MaxSnapshots  int
+	// EventHistory is how many events are kept for watches that begin in the past.
+	EventHistory int
+	// StrictReconfig refuses changes of members that would endanger the quorum.
+	StrictReconfig bool
+	// ForceNewCluster makes this member the only one of its cluster.
+	ForceNewCluster bool
+	// DiskStallLimit is how long a write of the log may take before the member stops, so that the
+	// others go on without it.
+	DiskStallLimit time.Duration
+
+	TLS    *tls.Config // to dial other members
+	Logger hclog.Logger
+}
+
+// Initial is a member in the list a new member starts with.
+type Initial struct {
+	Name     string
+	PeerURLs []string
+}
+
+// Store is a running member. All methods may be called from any goroutine.
+type Store struct {
+	options Options
+	log     hclog.Logger
+	self    uint64
+	boot    uint64
+	started time.Time // with its monotonic reading: the zero of this member's clock
+
+	dir      *disk.Dir
+	identity disk.Identity
+	fsm      *fsm.FSM
+	peers    *peer.Peers
+	stats    *peer.Stats
+	clock    clock
+	pipeline *pipeline
+
+	// confirms are this leader's rounds, readIndex those of a member that asks its leader.
+	confirms, readIndex sharedRound
+
+	// raft is replaced when raft has to be started again within this process.
+	raft      atomic.Pointer[raft.Raft]
+	transport atomic.Pointer[peer.Transport]
+	raftMu    sync.Mutex // held while raft is started or stopped
+
+	// readyTerm is the term in which this member leads and has applied its first command.
+	readyTerm atomic.Uint64
+
+	published      chan struct{} // closed once this member has told its name and URLs
+	membersChanged chan struct{} // has one value after a change of membership
+	raftEvents     chan raft.Observation
+
+	leaderMu    sync.Mutex
+	leader      uint64    // guarded by leaderMu: the last leader seen
+	leaderSince time.Time // guarded by leaderMu
+
+	stopping  chan struct{} // closed when the store begins to stop
+	stopOnce  sync.Once
+	stopError error // written before stopping is closed
+	work      sync.WaitGroup
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open starts this member. It returns as soon as the member takes part in the cluster, which may
+// be long before there is a leader. ctx bounds the questions that a first start asks other members.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.ElectionTimeout == 0 {
+		o.ElectionTimeout = time.Second
+	}
+	if o.SnapshotCount == 0 {
+		o.SnapshotCount = 100_000
+	}
+	s := &Store{
+		options:        o,
+		log:            o.Logger,
+		started:        time.Now(),
+		published:      make(chan struct{}),
+		membersChanged: make(chan struct{}, 1),
+		raftEvents:     make(chan raft.Observation, 64),
+		stopping:       make(chan struct{}),
+	}
+	s.confirms.do = s.confirm
+	s.readIndex.do = s.round
+	if err := s.openDisk(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// openDisk opens the data directory, and on a first start finds out who this member is.
+func (s *Store) openDisk(ctx context.Context) (err error) {
+	s.dir, err = disk.Open(disk.Options{
+		DataDir:      s.options.DataDir,
+		WALDir:       s.options.WALDir,
+		MaxSnapshots: s.options.MaxSnapshots,
+		StallLimit:   s.options.DiskStallLimit,
+		OnStall: func(op string, waited time.Duration) {
+			s.stop(fmt.Errorf("the disk does not answer: %s has taken %v so far; this member stops so that the others go on without it", op, waited.Round(time.Millisecond)))
+		},
+		OnCorrupt: func(err error) { s.stop(err) },
+		Logger:    s.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.dir.Close())
+		}
+	}()
+	identity, ok := s.dir.Identity()
+	switch {
+	case ok:
+		s.identity = *identity
+	case s.options.Existing:
+		if s.identity, err = s.join(ctx); err != nil {
+			return err
+		}
+	default:
+		if s.identity, err = s.found(ctx); err != nil {
+			return err
+		}
+	}
+	if !ok {
+		if err := s.dir.WriteIdentity(s.identity); err != nil {
+			return err
+		}
+	}
+	s.self = s.identity.Member
+	if s.boot, err = s.dir.NextBoot(); err != nil {
+		return err
+	}
+	verb := "starting member"
+	if ok {
+		verb = "restarting member"
+	}
+	s.log.Info(verb, "member", formatID(s.self), "cluster", formatID(s.identity.Cluster))
+	if s.options.ForceNewCluster && ok {
+		s.log.Info("force new cluster")
+		if err := s.forceNewCluster(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start brings up everything that runs.
+func (s *Store) start() error {
+	s.pipeline = newPipeline(s)
+	s.fsm = fsm.New(s.self, s.options.EventHistory, fsm.Hooks{
+		Deliver:        s.pipeline.deliver,
+		MembersChanged: s.onMembersChanged,
+		Fatal: func(err error) {
+			s.stop(fmt.Errorf("this member cannot go on: %w", err))
+		},
+	})
+	s.stats = peer.NewStats()
+	s.peers = peer.New(peer.Config{
+		Self:      s.self,
+		Cluster:   s.identity.Cluster,
+		Epoch:     s.identity.Epoch,
+		Version:   ServerVersion,
+		Directory: directory{s},
+		Handler:   s,
+		TLS:       s.options.TLS,
+		Logger:    s.log.Named("peer"),
+		OnRefused: s.onRefused,
+	})
+	for _, l := range s.options.Listeners {
+		s.goDo(func() {
+			if err := s.peers.Serve(l); err != nil {
+				s.stop(fmt.Errorf("serve members on %v: %w", l.Addr(), err))
+			}
+		})
+	}
+	if err := s.startRaft(); err != nil {
+		return err
+	}
+	s.peers.Ready(true)
+	for _, m := range s.Members() {
+		if id, err := api.ParseID(m.ID); err == nil && id != s.self {
+			s.peers.Connect(id)
+		}
+	}
+	s.goDo(s.pipeline.run)
+	s.goDo(s.watchLeadership)
+	s.goDo(s.publish)
+	s.goDo(s.takeSnapshots)
+	return nil
+}
+
+// goDo runs f on a goroutine that Close waits for.
+func (s *Store) goDo(f func()) {
+	s.work.Add(1)
+	go func() {
+		defer s.work.Done()
+		f()
+	}()
+}
+
+// stop lets the member stop, because of err. The first reason counts.
+func (s *Store) stop(err error) {
+	s.stopOnce.Do(func() {
+		s.stopError = err
+		close(s.stopping)
+	})
+}
+
+// Done is closed when the member has to stop, for the reason that Err gives.
+func (s *Store) Done() <-chan struct{} { return s.stopping }
+
+// Err returns why the member stopped by itself: ErrRemoved, or what went wrong. Call it after Done.
+func (s *Store) Err() error { return s.stopError }
+
+// Close hands leadership over if this member leads, and stops it. Everything it started has ended
+// when Close returns.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		r := s.raft.Load()
+		// stopError may be written by another goroutine only before stopping is closed.
+		select {
+		case <-s.stopping:
+		default:
+			if r != nil {
+				s.handOver(r)
+			}
+		}
+		s.stop(nil)
+		s.closeErr = errors.Join(s.stopRaft(), s.closePeers())
+		s.work.Wait()
+		if s.dir != nil {
+			s.closeErr = errors.Join(s.closeErr, s.dir.Close())
+		}
+	})
+	return s.closeErr
+}
+
+func (s *Store) closePeers() error {
+	if s.peers == nil {
+		return nil
+	}
+	return s.peers.Close()
+}
+
+// handOver moves leadership to another member, so that the cluster does not have to notice first
+// that its leader is gone.
+func (s *Store) handOver(r *raft.Raft) {
+	if r.State() != raft.Leader || voters(r) < 2 {
+		return
+	}
+	s.log.Info("handing over leadership")
+	done := make(chan error, 1)
+	go func() { done <- r.LeadershipTransfer().Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			s.log.Warn("leadership was not handed over, the others will elect", "error", err)
+		}
+	case <-time.After(s.options.ElectionTimeout):
+		s.log.Warn("leadership was not handed over in time, the others will elect")
+	}
+}
+
+// Do replicates a write and returns its event once this member has applied it. The error is an
+// *api.Error: the store's refusal, or one of code 300, after which the outcome may be unknown.
+func (s *Store) Do(ctx context.Context, w tree.Write) (*tree.Event, error) {
+	select {
+	case <-s.published:
+	default:
+		// The first writes of a member wait until it has introduced itself: that, too, takes an
+		// index, and clients of etcd see it behind them.
+		select {
+		case <-s.published:
+		case <-ctx.Done():
+			return nil, s.unknown(ctx)
+		case <-s.stopping:
+			return nil, s.unknown(ctx)
+		}
+	}
+	result, err := s.pipeline.propose(ctx, &fsm.Command{Kind: fsm.KindWrite, Write: w})
+	if err != nil {
+		return nil, err
+	}
+	return result.Event, result.Err
+}
+
+// unknown returns the error for a request that was given up.
+func (s *Store) unknown(ctx context.Context) error {
+	select {
+	case <-s.stopping:
+		return api.ErrStopped
+	default:
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return api.ErrCanceled
+	}
+	return api.ErrTimeout
+}
+
+// requestTimeout is how long a replicated request may take: etcd's 5 s and two election time-outs.
+func (s *Store) requestTimeout() time.Duration { return 5*time.Second + 2*s.options.ElectionTimeout }
+
+func (s *Store) electionTimeout() time.Duration { return s.options.ElectionTimeout }
+
+// leads says whether the route is this member's own log.
+func (s *Store) leads(r route) bool { return r.leader == s.self }
+
+// ClusterID returns the cluster's ID.
+func (s *Store) ClusterID() uint64 { return s.identity.Cluster }
+
+// MemberID returns this member's ID.
+func (s *Store) MemberID() uint64 { return s.self }
+
+// Tree returns the key tree, for reads and watches. Only the state machine writes to it.
+func (s *Store) Tree() *tree.Tree { return s.fsm.Tree() }
+
+// RaftState returns raft's commit index and current term.
+func (s *Store) RaftState() (index, term uint64) {
+	r := s.raft.Load()
+	return r.CommitIndex(), r.CurrentTerm()
+}
+
+func formatID(id uint64) string { return api.FormatID(id) }
+
+func serverID(id uint64) raft.ServerID { return raft.ServerID(api.FormatID(id)) }
+
+func parseServerID(id raft.ServerID) (uint64, error) { return api.ParseID(string(id)) }
