@@ -160,7 +160,8 @@ func (s *srvSearch) take(ctx context.Context, service, scheme string, records []
 	for _, r := range records {
 		host := strings.TrimSuffix(r.Target, ".")
 		peer := scheme + "://" + net.JoinHostPort(host, strconv.Itoa(int(r.Port)))
-		addrs, err := s.resolve(ctx, host, r.Port)
+		// With its dot, if it has one: then no search list is tried.
+		addrs, err := s.resolve(ctx, r.Target, r.Port)
 		if err != nil {
 			s.Logger.Warn(fmt.Sprintf("couldn't resolve host %s during SRV discovery", net.JoinHostPort(host, strconv.Itoa(int(r.Port)))))
 			continue
