@@ -168,7 +168,11 @@ func (c *Client) Sync(ctx context.Context) error {
 	}
 	var found []string
 	for _, m := range members {
-		found = append(found, m.ClientURLs...)
+		for _, u := range m.ClientURLs {
+			if _, err := parseEndpoint(u); err == nil {
+				found = append(found, u)
+			}
+		}
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)

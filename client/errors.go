@@ -17,7 +17,7 @@ var (
 	ErrTooManyRedirects = errors.New("client: too many redirects")
 	ErrNoLocation       = errors.New("client: Location header not set")
 	// ErrInvalidJSON means that whoever answered does not speak the v2 API.
-	ErrInvalidJSON = errors.New("client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint.")
+	ErrInvalidJSON = errors.New("client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint")
 )
 
 // ConnectError says that no endpoint gave an answer, with one error for each endpoint tried. After
