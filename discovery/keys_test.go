@@ -158,8 +158,7 @@ func (k *keys) wait(w http.ResponseWriter, r *http.Request, key string) {
 	}
 }
 
-// deepest returns the deepest part of the path that is there... or would have to be: etcd names the
-// deepest path that it could reach and the first one missing below it.
+// deepest returns the first part of the path that is missing, which is what etcd names as the cause.
 func (k *keys) deepest(key string) string {
 	for d := path.Dir(key); d != "/" && k.nodes[d] == nil; d = path.Dir(d) {
 		key = d
@@ -248,8 +247,10 @@ func serve(t *testing.T, h http.Handler) string {
 // journal is a logger whose lines can be read.
 type journal struct {
 	hclog.Logger
-	mu  sync.Mutex
-	buf strings.Builder
+	mu   sync.Mutex
+	buf  strings.Builder
+	text string        // what when was asked for
+	seen chan struct{} // closed when it was written
 }
 
 func newJournal() *journal {
@@ -261,7 +262,19 @@ func newJournal() *journal {
 func (j *journal) Write(b []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.text != "" && strings.Contains(string(b), j.text) {
+		j.text = ""
+		close(j.seen)
+	}
 	return j.buf.Write(b)
+}
+
+// when returns what is closed once the text is logged. It is for one text.
+func (j *journal) when(text string) <-chan struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.text, j.seen = text, make(chan struct{})
+	return j.seen
 }
 
 func (j *journal) lines() []string {

@@ -96,8 +96,8 @@ func (s *Service) Matches(path string) bool {
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/new" {
 		counted := &countedWriter{ResponseWriter: w}
+		defer s.counters.count(s.counters.created, counted, r)
 		s.serveNew(counted, r)
-		s.counters.count(s.counters.created, counted, r)
 		return
 	}
 	parts := tokenPath.FindStringSubmatch(r.URL.Path)
@@ -106,8 +106,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	counted := &countedWriter{ResponseWriter: w}
+	// Deferred, because a wait that is cut by a stopping server ends in a panic.
+	defer s.counters.count(s.counters.used, counted, r)
 	s.serveToken(counted, r, parts[1], parts[2])
-	s.counters.count(s.counters.used, counted, r)
 }
 
 // serveNew makes a token and answers with its URL, without a newline, as the public service does.
