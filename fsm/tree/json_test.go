@@ -51,7 +51,7 @@ func FuzzAppendJSON(f *testing.F) {
 			n.Value = ""
 		}
 		e := &Event{Action: Action(bits>>1) % actions, Node: n, Index: modified, Time: now}
-		if bits&0x10 != 0 {
+		if bits&0x10 != 0 && n.Key != "/" {
 			e.Prev = &Node{Key: n.Key, Value: n.Key, Created: modified, Modified: created, Expires: n.Expires / 2}
 		}
 		if e.Action.removes() {
