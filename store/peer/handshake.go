@@ -268,17 +268,17 @@ func (p *Peers) dialURL(ctx context.Context, to, drops uint64, rawURL, kind stri
 	case "https":
 		raw, err = (&tls.Dialer{Config: p.cfg.TLS}).DialContext(ctx, "tcp", u.Host)
 	default:
-		err = fmt.Errorf("dial %s: scheme must be http or https", rawURL)
+		err = errors.New("scheme must be http or https")
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", rawURL, err)
 	}
 	// The context ends the handshake, but not the connection.
 	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	c, err := p.greet(raw, u, to, drops, kind)
 	if !stop() && err == nil {
 		c.Close()
-		return nil, fmt.Errorf("dial %s: %w", rawURL, ctx.Err())
+		return nil, fmt.Errorf("%s: %w", rawURL, ctx.Err())
 	}
 	if err != nil {
 		raw.Close()
@@ -302,14 +302,14 @@ func (p *Peers) greet(raw net.Conn, u *url.URL, to, drops uint64, kind string) (
 	}
 	b.WriteString("\r\n")
 	if _, err := io.WriteString(raw, b.String()); err != nil {
-		return nil, fmt.Errorf("handshake with %s: %w", u, err)
+		return nil, fmt.Errorf("%s: handshake: %w", u, err)
 	}
 	// What is read ahead of the answer's end belongs to the connection.
 	limited := &io.LimitedReader{R: raw, N: maxHeader}
 	r := bufio.NewReader(limited)
 	resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodGet})
 	if err != nil {
-		return nil, fmt.Errorf("handshake with %s: %w", u, err)
+		return nil, fmt.Errorf("%s: handshake: %w", u, err)
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
@@ -317,7 +317,7 @@ func (p *Peers) greet(raw net.Conn, u *url.URL, to, drops uint64, kind string) (
 		return nil, &RefusedError{Status: resp.StatusCode, Text: strings.TrimSpace(string(text)), URL: u.String()}
 	}
 	if resp.Header.Get("Upgrade") != protocol {
-		return nil, fmt.Errorf("handshake with %s: upgraded to %q, want %q", u, resp.Header.Get("Upgrade"), protocol)
+		return nil, fmt.Errorf("%s: handshake: upgraded to %q, want %q", u, resp.Header.Get("Upgrade"), protocol)
 	}
 	return p.track(raw, r, to, drops)
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/quorate/quorate/api"
 )
 
+var errDropped = errors.New("connection was dropped")
+
 const (
 	minRedial = 20 * time.Millisecond
 	maxRedial = time.Second
@@ -59,34 +61,38 @@ func (p *Peers) link(id uint64, dial bool) *link {
 	return l
 }
 
-// connection returns the rpc connection to use. With a context it waits for the first attempt to
-// make one.
-func (p *Peers) connection(ctx context.Context, to uint64) (*rpcConn, error) {
+// usable returns the connection to use. There may be none for now.
+func (p *Peers) usable(to uint64) (*link, *rpcConn, error) {
 	if to == p.cfg.Self {
-		return nil, fmt.Errorf("%w to oneself", ErrNotConnected)
+		return nil, nil, fmt.Errorf("%w: member %s is this one", ErrNotConnected, api.FormatID(to))
 	}
 	l := p.link(to, true)
+	return l, l.current.Load(), nil
+}
+
+// wait returns the connection to use after the first attempt to make one.
+func (l *link) wait(ctx context.Context) (*rpcConn, error) {
+	select {
+	case <-l.tried:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w to member %s: %w", ErrNotConnected, api.FormatID(l.id), ctx.Err())
+	case <-l.peers.ctx.Done():
+	}
 	if c := l.current.Load(); c != nil {
 		return c, nil
 	}
-	if ctx != nil {
-		select {
-		case <-l.tried:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w to member %s: %w", ErrNotConnected, api.FormatID(to), ctx.Err())
-		case <-p.ctx.Done():
-		}
-		if c := l.current.Load(); c != nil {
-			return c, nil
-		}
-	}
+	return nil, l.notConnected()
+}
+
+// notConnected says why there is no connection.
+func (l *link) notConnected() error {
 	l.mu.Lock()
 	err := l.lastErr
 	l.mu.Unlock()
 	if err == nil {
-		return nil, fmt.Errorf("%w to member %s", ErrNotConnected, api.FormatID(to))
+		return fmt.Errorf("%w to member %s", ErrNotConnected, api.FormatID(l.id))
 	}
-	return nil, fmt.Errorf("%w to member %s: %w", ErrNotConnected, api.FormatID(to), err)
+	return fmt.Errorf("%w to member %s: %w", ErrNotConnected, api.FormatID(l.id), err)
 }
 
 // run keeps a connection that we dial, until the member is removed.
@@ -108,15 +114,12 @@ func (l *link) run() {
 		if p.ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			l.mu.Lock()
-			l.lastErr = err
-			l.mu.Unlock()
-			l.once.Do(func() { close(l.tried) })
-			l.logFailure(err)
-		}
 		if err == nil && time.Since(started) > 2*maxRedial {
-			pause = minRedial // that was a connection for a while: its end is news
+			pause = minRedial
+			continue // that was a connection for a while: its end is news
+		}
+		if err != nil {
+			l.failed(err)
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause))
 		select {
@@ -143,11 +146,18 @@ func (l *link) dial() error {
 	return nil
 }
 
-// logFailure says once in a while that a member cannot be reached. Refusals that have their own log
-// line are left out.
-func (l *link) logFailure(err error) {
-	if e, ok := errors.AsType[*RefusedError](err); ok && (e.Status == http.StatusPreconditionFailed || e.Status == http.StatusServiceUnavailable) {
-		return
+// failed notes that dialing has failed.
+func (l *link) failed(err error) {
+	l.mu.Lock()
+	l.lastErr = err
+	l.mu.Unlock()
+	l.once.Do(func() { close(l.tried) })
+	refused, ok := errors.AsType[*RefusedError](err)
+	if !ok && l.peers.cfg.OnUnreachable != nil {
+		l.peers.cfg.OnUnreachable(l.id, err)
+	}
+	if ok && (refused.Status == http.StatusPreconditionFailed || refused.Status == http.StatusServiceUnavailable) {
+		return // the first has a log line of its own, the second passes
 	}
 	if l.peers.quiet.allow("unreachable", l.id, time.Now()) {
 		l.peers.log.Warn("cannot connect to a peer", "peer", api.FormatID(l.id), "error", err)
@@ -198,10 +208,25 @@ func (l *link) set(change func()) {
 func (l *link) active() (time.Time, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.current.Load() == nil {
-		return time.Time{}, false
+	for _, c := range []*rpcConn{l.dialed, l.accepted} {
+		if c != nil && !c.closed() {
+			return l.since, true
+		}
 	}
-	return l.since, true
+	return time.Time{}, false
+}
+
+// drop closes the connections and dials again.
+func (l *link) drop() {
+	l.mu.Lock()
+	conns := []*rpcConn{l.dialed, l.accepted}
+	l.mu.Unlock()
+	for _, c := range conns {
+		if c != nil {
+			c.close(errDropped)
+		}
+	}
+	l.kick()
 }
 
 // kick ends a pause between two dials.

@@ -36,7 +36,7 @@ import (
 	"github.com/quorate/quorate/api"
 )
 
-// Kind says what an rpc message is about. The kinds are the store's; 0 is not used.
+// Kind says what an rpc message is about. The kinds are the store's.
 type Kind uint8
 
 // Directory knows the members. Its methods are called from many goroutines and must not block.
@@ -82,7 +82,12 @@ type Config struct {
 	// OnRefused is told when another member refused our handshake, each time. A refusal with status
 	// 410 means that this member was removed. It must neither block nor call Close.
 	OnRefused func(peer uint64, refusal *RefusedError)
-	Metrics   Metrics
+	// OnUnreachable is told each time when dialing a member for rpc has failed without an answer of
+	// that member. A lost connection is dialed again at once, so this comes within a millisecond
+	// when the process on the other side has ended; err is syscall.ECONNREFUSED then. It must
+	// neither block nor call Close.
+	OnUnreachable func(peer uint64, err error)
+	Metrics       Metrics
 }
 
 // Metrics are optional; they are called from many goroutines.
@@ -203,9 +208,14 @@ func (p *Peers) Connect(id uint64) {
 // when nothing was sent; ErrConnectionLost or the context's when it is not known whether the other
 // member has done what it was asked. Only the very first call to a member waits for a connection.
 func (p *Peers) Call(ctx context.Context, to uint64, kind Kind, payload []byte) ([]byte, error) {
-	c, err := p.connection(ctx, to)
+	l, c, err := p.usable(to)
 	if err != nil {
 		return nil, err
+	}
+	if c == nil {
+		if c, err = l.wait(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return c.call(ctx, kind, payload)
 }
@@ -213,9 +223,12 @@ func (p *Peers) Call(ctx context.Context, to uint64, kind Kind, payload []byte) 
 // Send sends a message that has no answer. A nil error means that it was queued, no more. It never
 // blocks. The payload may be reused when it returns.
 func (p *Peers) Send(to uint64, kind Kind, payload []byte) error {
-	c, err := p.connection(nil, to)
+	l, c, err := p.usable(to)
 	if err != nil {
 		return err
+	}
+	if c == nil {
+		return l.notConnected()
 	}
 	return c.send(frame{kind: kind, typ: frameSend}, payload)
 }
@@ -249,7 +262,7 @@ func (p *Peers) Drop(id uint64) {
 		c.Close()
 	}
 	if l != nil {
-		l.kick()
+		l.drop()
 	}
 }
 

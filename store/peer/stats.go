@@ -66,18 +66,6 @@ func (st *Stats) Forget(id uint64) {
 	delete(st.byFollower, raft.ServerID(api.FormatID(id)))
 }
 
-// Latency returns the average latency of the append messages to a member, and false when none has
-// succeeded.
-func (st *Stats) Latency(id uint64) (time.Duration, bool) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	f := st.byFollower[raft.ServerID(api.FormatID(id))]
-	if f == nil || f.success == 0 {
-		return 0, false
-	}
-	return time.Duration(f.mean * float64(time.Millisecond)), true
-}
-
 func (st *Stats) received(req *raft.AppendEntriesRequest) {
 	if len(req.Entries) == 0 {
 		return
