@@ -196,7 +196,7 @@ func TestJoinRefused(t *testing.T) {
 	}{
 		{"not announced", func(in *cluster.Member) string { return c.InitialCluster() }, "member count is unequal"},
 		{"alone in its list", func(in *cluster.Member) string { return in.Name + "=" + in.PeerURL },
-			"cannot fetch cluster info from peer urls: could not retrieve cluster information from the given urls"},
+			"cannot fetch cluster info from peer urls: could not retrieve cluster information from the given "},
 		{"not in its list", func(in *cluster.Member) string { return m.Name + "=" + m.PeerURL }, "couldn't find local name"},
 		{"URL twice", func(in *cluster.Member) string { return m.Name + "=" + m.PeerURL + "," + in.Name + "=" + m.PeerURL }, "has duplicate url"},
 	} {
