@@ -42,7 +42,7 @@ type run struct {
 // Exit says how a process ended: by itself with a code, or by a signal.
 type Exit struct {
 	Code   int // -1 when a signal ended it
-	Signal syscall.Signal
+	Signal syscall.Signal // -1 when it ended by itself
 }
 
 func (e Exit) String() string {
