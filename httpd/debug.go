@@ -96,7 +96,7 @@ var logLevels = map[string]hclog.Level{
 
 // setLogLevel serves PUT /config/local/log with {"Level":"DEBUG"}.
 func (s *Server) setLogLevel(w http.ResponseWriter, r *http.Request) {
-	if s.authorize(r, Access{Kind: Admin}) != nil {
+	if m := s.member.Load(); m != nil && !m.may(r, Access{Kind: Admin}) {
 		writeMessage(w, errAdminCredentials.Status, errAdminCredentials.Message)
 		return
 	}

@@ -41,10 +41,8 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, start 
 
 	var req keyRequest
 	err := s.parse(&req, r, key)
-	if err == nil && s.opts.Authorizer != nil {
-		if s.opts.Authorizer.Authorize(r, Access{Kind: kind, Key: req.key, Recursive: req.recursive}) != nil {
-			err = errCredentials
-		}
+	if err == nil && !m.may(r, Access{Kind: kind, Key: req.key, Recursive: req.recursive}) {
+		err = errCredentials
 	}
 	if err != nil {
 		return s.refuse(w, err)

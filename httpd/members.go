@@ -27,10 +27,8 @@ var (
 // members serves /v2/members and what is below it. The checks come in the order of etcd: method,
 // authorisation, ID, content type, JSON, URLs; the rest is the backend's (spec members 2).
 func (s *Server) members(w http.ResponseWriter, r *http.Request, m *member) error {
-	if r.Method != http.MethodGet {
-		if s.authorize(r, Access{Kind: Admin}) != nil {
-			return errAdminCredentials
-		}
+	if r.Method != http.MethodGet && !m.may(r, Access{Kind: Admin}) {
+		return errAdminCredentials
 	}
 	w.Header()[api.HeaderClusterID] = m.clusterID
 	rest := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/v2/members"), "/")

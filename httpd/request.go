@@ -234,11 +234,11 @@ func readForm(r *http.Request, limit int64) (string, error) {
 	return readBody(r, limit)
 }
 
-// readBody reads a whole body of at most limit bytes. A longer one is errTooLarge.
+// readBody reads a whole body of at most limit bytes. A longer one is errTooLarge; up to twice the
+// limit is taken in nevertheless, since many clients read no answer before they have sent all.
 func readBody(r *http.Request, limit int64) (string, error) {
 	if r.ContentLength > limit {
-		// What little more the client sends is dropped, so that it gets to read the answer.
-		io.CopyN(io.Discard, r.Body, limit+1)
+		io.CopyN(io.Discard, r.Body, 2*limit)
 		return "", errTooLarge
 	}
 	buf := getBuffer()
@@ -253,6 +253,7 @@ func readBody(r *http.Request, limit int64) (string, error) {
 		b = b[:len(b)+n]
 		buf.b = b
 		if int64(len(b)) > limit {
+			io.CopyN(io.Discard, r.Body, limit)
 			return "", errTooLarge
 		}
 		if err == io.EOF {

@@ -28,7 +28,8 @@ type Options struct {
 	CORS []string
 	// Pprof serves Go's profiles under /debug/pprof/.
 	Pprof bool
-	// Authorizer decides who may do what; nil lets everybody do everything.
+	// Authorizer decides who may do what. Nil leaves it to the backend, if that is an Authorizer;
+	// and if not, everybody may do everything.
 	Authorizer Authorizer
 	// Auth serves /v2/auth/enable, /v2/auth/users… and /v2/auth/roles… once the method was found to
 	// be allowed; nil means 404.
@@ -102,7 +103,13 @@ type Server struct {
 // member is a backend with what is the same in all its answers.
 type member struct {
 	Backend
-	clusterID []string // value of the header
+	clusterID []string   // value of the header
+	access    Authorizer // or nil
+}
+
+// may asks whether a request is allowed to do something.
+func (m *member) may(r *http.Request, access Access) bool {
+	return m.access == nil || m.access.Authorize(r, access) == nil
 }
 
 // NewServer returns a server in front of backend, which may be nil and follow with SetBackend.
@@ -152,7 +159,11 @@ func (s *Server) work(w http.ResponseWriter, start time.Time) (context.Context, 
 
 // SetBackend makes the server answer for backend, once, when the member is ready.
 func (s *Server) SetBackend(backend Backend) {
-	s.member.Store(&member{Backend: backend, clusterID: []string{api.FormatID(backend.ClusterID())}})
+	m := &member{Backend: backend, clusterID: []string{api.FormatID(backend.ClusterID())}, access: s.opts.Authorizer}
+	if m.access == nil {
+		m.access, _ = backend.(Authorizer)
+	}
+	s.member.Store(m)
 }
 
 // SetWaiting says what the member waits for as long as it has no backend: requests are answered with
@@ -212,12 +223,4 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// authorize asks the Authorizer, if there is one.
-func (s *Server) authorize(r *http.Request, access Access) error {
-	if s.opts.Authorizer == nil {
-		return nil
-	}
-	return s.opts.Authorizer.Authorize(r, access)
 }

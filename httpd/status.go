@@ -23,7 +23,8 @@ func (s *Server) machines(w http.ResponseWriter, _ *http.Request, m *member) err
 		urls = append(urls, one.ClientURLs...)
 	}
 	slices.Sort(urls)
-	writeText(w, http.StatusOK, strings.Join(urls, ", "))
+	// Like etcd, this and health leave it to net/http to find out that it is text.
+	io.WriteString(w, strings.Join(urls, ", "))
 	return nil
 }
 
@@ -57,7 +58,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.metrics.healthSuccess.Inc()
-	writeText(w, http.StatusOK, `{"health":"true"}`)
+	io.WriteString(w, `{"health":"true"}`)
 }
 
 func (s *Server) healthy(ctx context.Context) bool {

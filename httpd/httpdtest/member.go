@@ -33,8 +33,8 @@ type Member struct {
 	start   time.Time
 	applied atomic.Uint64
 
-	mu      sync.Mutex // one writer at a time; also guards members and removed
-	members []api.Member
+	mu      sync.Mutex   // one writer at a time; also guards members and removed
+	members []api.Member // nil as long as Self is the only one there ever was
 	removed map[uint64]bool
 
 	stop chan struct{}
@@ -47,7 +47,7 @@ func New(history int) *Member {
 		PeerURLs: []string{"http://localhost:2380"}, ClientURLs: []string{"http://localhost:2379"}}
 	self.ID = api.FormatID(api.MemberID(self.PeerURLs, "etcd-cluster"))
 	m := &Member{
-		Self: self, members: []api.Member{self}, removed: map[uint64]bool{},
+		Self: self, removed: map[uint64]bool{},
 		tree: tree.New(history), start: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -141,7 +141,14 @@ func (m *Member) Linearizable(ctx context.Context) error {
 func (m *Member) Members() []api.Member {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return append([]api.Member(nil), m.members...)
+	return append([]api.Member(nil), m.all()...)
+}
+
+func (m *Member) all() []api.Member {
+	if m.members == nil {
+		m.members = []api.Member{m.Self}
+	}
+	return m.members
 }
 
 func (m *Member) Leader() (api.Member, bool) { return m.Self, !m.NoLeader.Load() }
@@ -153,13 +160,13 @@ func (m *Member) AddMember(ctx context.Context, peerURLs []string) (api.Member, 
 		return api.Member{}, &api.StatusError{Status: 409, Message: "membership: peerURL exists"}
 	}
 	added := api.Member{ID: api.FormatID(api.AddedMemberID(peerURLs, time.Now())), PeerURLs: peerURLs}
-	m.members = append(m.members, added)
+	m.members = append(m.all(), added)
 	return added, nil
 }
 
 // taken reports whether one of the URLs belongs to a member other than id.
 func (m *Member) taken(peerURLs []string, id uint64) bool {
-	for _, one := range m.members {
+	for _, one := range m.all() {
 		if one.ID == api.FormatID(id) {
 			continue
 		}
@@ -178,7 +185,7 @@ func (m *Member) find(id uint64) (int, error) {
 	if m.removed[id] {
 		return 0, &api.StatusError{Status: 410, Message: "Member permanently removed: " + api.FormatID(id)}
 	}
-	for i := range m.members {
+	for i := range m.all() {
 		if m.members[i].ID == api.FormatID(id) {
 			return i, nil
 		}
