@@ -118,7 +118,7 @@ func parseHello(r *http.Request) (hello, *refusal) {
 	return h, nil
 }
 
-// hasToken looks for one token, in lower case, in a header that is a comma-separated list.
+// hasToken looks for a token, in any case, in a header that is a comma-separated list.
 func hasToken(values []string, token string) bool {
 	for _, v := range values {
 		for t := range strings.SplitSeq(v, ",") {

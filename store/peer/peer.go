@@ -83,9 +83,9 @@ type Config struct {
 	// 410 means that this member was removed. It must neither block nor call Close.
 	OnRefused func(peer uint64, refusal *RefusedError)
 	// OnUnreachable is told each time when dialing a member for rpc has failed without an answer of
-	// that member. A lost connection is dialed again at once, so this comes within a millisecond
-	// when the process on the other side has ended; err is syscall.ECONNREFUSED then. It must
-	// neither block nor call Close.
+	// that member. A connection that has lasted is dialed again at once when it is lost, so that
+	// the end of a process is known as soon as its kernel tells; err is syscall.ECONNREFUSED then.
+	// It must neither block nor call Close.
 	OnUnreachable func(peer uint64, err error)
 	Metrics       Metrics
 }
