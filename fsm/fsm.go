@@ -211,8 +211,8 @@ func (f *FSM) apply(entry *raft.Log) error {
 	f.volume.Store(&Volume{Entries: v.Entries + 1, Commands: v.Commands + uint64(len(commands)), Bytes: v.Bytes + uint64(len(entry.Data))})
 
 	if members != before {
-		for _, id := range members.Removed {
-			delete(f.requests, id)
+		for _, removed := range members.Removed {
+			delete(f.requests, removed.ID)
 		}
 		f.membership.Store(members)
 		f.hooks.MembersChanged(before, members)

@@ -40,27 +40,37 @@ type Membership struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Members is sorted by ID.
 	Members []Member `json:"members,omitempty"`
-	// Removed holds, sorted, the IDs that may never come back.
-	Removed []uint64 `json:"removed,omitempty"`
+	// Removed holds, sorted by ID, those that may never come back, with their last peer URLs: one
+	// that was removed while it led must still be found until it has handed over.
+	Removed []Member `json:"removed,omitempty"`
 }
 
 // Find returns the member with the given ID.
 func (m *Membership) Find(id uint64) (Member, bool) {
-	i, ok := m.position(id)
-	if !ok {
-		return Member{}, false
-	}
-	return m.Members[i], true
+	return find(m.Members, id)
+}
+
+// FindRemoved returns the removed member that had the given ID, as it was.
+func (m *Membership) FindRemoved(id uint64) (Member, bool) {
+	return find(m.Removed, id)
 }
 
 // IsRemoved says whether the ID belonged to a member that was removed.
 func (m *Membership) IsRemoved(id uint64) bool {
-	_, ok := slices.BinarySearch(m.Removed, id)
+	_, ok := find(m.Removed, id)
 	return ok
 }
 
-func (m *Membership) position(id uint64) (int, bool) {
-	return slices.BinarySearchFunc(m.Members, id, func(a Member, id uint64) int { return cmp.Compare(a.ID, id) })
+func find(members []Member, id uint64) (Member, bool) {
+	i, ok := position(members, id)
+	if !ok {
+		return Member{}, false
+	}
+	return members[i], true
+}
+
+func position(members []Member, id uint64) (int, bool) {
+	return slices.BinarySearchFunc(members, id, func(a Member, id uint64) int { return cmp.Compare(a.ID, id) })
 }
 
 func (m *Membership) clone() *Membership {
@@ -70,20 +80,21 @@ func (m *Membership) clone() *Membership {
 	return &c
 }
 
-func (m *Membership) put(member Member) {
-	if i, ok := m.position(member.ID); ok {
-		m.Members[i] = member
-	} else {
-		m.Members = slices.Insert(m.Members, i, member)
+func put(members []Member, member Member) []Member {
+	i, ok := position(members, member.ID)
+	if ok {
+		members[i] = member
+		return members
 	}
+	return slices.Insert(members, i, member)
 }
 
+func (m *Membership) put(member Member) { m.Members = put(m.Members, member) }
+
 func (m *Membership) remove(id uint64) {
-	if i, ok := m.position(id); ok {
+	if i, ok := position(m.Members, id); ok {
+		m.Removed = put(m.Removed, m.Members[i])
 		m.Members = slices.Delete(m.Members, i, i+1)
-	}
-	if i, ok := slices.BinarySearch(m.Removed, id); !ok {
-		m.Removed = slices.Insert(m.Removed, i, id)
 	}
 }
 

@@ -14,7 +14,7 @@ func TestMembership(t *testing.T) {
 			{ID: 10, Name: "a", PeerURLs: []string{"http://a:1"}},
 			{ID: 20, Name: "b", PeerURLs: []string{"http://b:1", "http://b:2"}},
 		},
-		Removed: []uint64{5},
+		Removed: []Member{{ID: 5}},
 	}
 	tests := []struct {
 		name   string

@@ -24,15 +24,7 @@ const healthyFor = 5 * time.Second
 
 // Members returns the members sorted by ID, as this member knows them.
 func (s *Store) Members() []api.Member {
-	if m := s.fsm.Membership(); len(m.Members) > 0 {
-		return m.APIMembers()
-	}
-	// Nothing is replicated yet: what the first start was told.
-	m := &fsm.Membership{}
-	for _, i := range s.identity.Initial {
-		m.Members = append(m.Members, fsm.Member{ID: i.ID, Name: i.Name, PeerURLs: i.PeerURLs})
-	}
-	return m.APIMembers()
+	return s.membership().APIMembers()
 }
 
 // Leader returns the member that leads, if one is known and a member.
@@ -198,6 +190,12 @@ func describe(m fsm.Member) string {
 
 // onMembersChanged is called by the state machine.
 func (s *Store) onMembersChanged(before, now *fsm.Membership) {
+	if err := writeRoster(s.options.DataDir, now); err != nil {
+		s.log.Error("the list of members was not saved", "error", err)
+	}
+	if len(before.Members) == 0 {
+		before = s.lastKnown
+	}
 	for _, member := range now.Members {
 		if member.ID == s.self {
 			continue
@@ -217,9 +215,9 @@ func (s *Store) onMembersChanged(before, now *fsm.Membership) {
 	if now.IsRemoved(s.self) && !before.IsRemoved(s.self) {
 		go s.leave()
 	}
-	for _, id := range now.Removed {
-		if id != s.self && !before.IsRemoved(id) {
-			go s.forget(id)
+	for _, removed := range now.Removed {
+		if removed.ID != s.self && !before.IsRemoved(removed.ID) {
+			go s.forget(removed.ID)
 		}
 	}
 	select {
@@ -231,7 +229,7 @@ func (s *Store) onMembersChanged(before, now *fsm.Membership) {
 // forget closes the connections to a removed member once raft does without it, so that it learns
 // that it was removed when it connects again.
 func (s *Store) forget(id uint64) {
-	for (directory{s}).Removed(id) == false {
+	for !(directory{s}).Removed(id) {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-s.stopping:
@@ -286,13 +284,12 @@ func (s *Store) onRefused(from uint64, refusal *peer.RefusedError) {
 type directory struct{ s *Store }
 
 func (d directory) PeerURLs(id uint64) []string {
-	if m, ok := d.s.fsm.Membership().Find(id); ok {
+	members := d.s.membership()
+	if m, ok := members.Find(id); ok {
 		return m.PeerURLs
 	}
-	for _, i := range d.s.identity.Initial {
-		if i.ID == id && !d.s.fsm.Membership().IsRemoved(id) {
-			return i.PeerURLs
-		}
+	if m, ok := members.FindRemoved(id); ok {
+		return m.PeerURLs
 	}
 	return nil
 }
@@ -300,7 +297,7 @@ func (d directory) PeerURLs(id uint64) []string {
 // Removed says whether a member was removed and raft does without it. Until both are true the
 // member may still have to take part, for one to hand over leadership.
 func (d directory) Removed(id uint64) bool {
-	if !d.s.fsm.Membership().IsRemoved(id) {
+	if !d.s.membership().IsRemoved(id) {
 		return false
 	}
 	r := d.s.raft.Load()

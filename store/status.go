@@ -70,7 +70,7 @@ func (s *Store) Status() api.Readiness {
 	default:
 		not("this member has not yet told the cluster its name and client URLs")
 	}
-	if missing := s.missing(s.fsm.Membership(), 0); len(missing) > 0 {
+	if missing := s.missing(s.membership(), 0); len(missing) > 0 {
 		status.Reasons = append(status.Reasons, "not connected to "+strings.Join(missing, ", "))
 	}
 	return status

@@ -89,6 +89,9 @@ type Store struct {
 
 	dir      *disk.Dir
 	identity disk.Identity
+	// lastKnown is the membership before the state machine has one.
+	lastKnown *fsm.Membership
+
 	fsm      *fsm.FSM
 	peers    *peer.Peers
 	stats    *peer.Stats
@@ -221,6 +224,7 @@ func (s *Store) start() error {
 			s.stop(fmt.Errorf("this member cannot go on: %w", err))
 		},
 	})
+	s.loadRoster()
 	s.stats = peer.NewStats()
 	s.peers = peer.New(peer.Config{
 		Self:      s.self,
@@ -248,6 +252,9 @@ func (s *Store) start() error {
 		if id, err := api.ParseID(m.ID); err == nil && id != s.self {
 			s.peers.Connect(id)
 		}
+	}
+	if s.lastKnown.IsRemoved(s.self) {
+		go s.leave()
 	}
 	s.goDo(s.pipeline.run)
 	s.goDo(s.watchLeadership)

@@ -27,7 +27,7 @@ type boltFile struct {
 	data     []byte // the whole file
 	pageSize uint64
 	meta     boltMeta // the newer one
-	sameRoot bool     // the last transaction changed nothing
+	sameRoot bool     // both meta pages name the same root: the last transaction changed nothing
 	seen     []bool   // pages already visited, by number
 	used     uint64   // how many
 }

@@ -35,9 +35,7 @@ func copyBolt(to, from string, noSync bool) error {
 		if err != nil {
 			return err
 		}
-		dst, err := bbolt.Open(to, fileMode, &bbolt.Options{
-			Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, NoSync: noSync,
-		})
+		dst, err := bbolt.Open(to, fileMode, boltOptions(noSync))
 		if err == nil {
 			err = bbolt.Compact(dst, src, 16<<20)
 			err = errors.Join(err, dst.Close())

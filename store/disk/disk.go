@@ -217,6 +217,7 @@ func (d *Dir) WriteIdentity(id Identity) error {
 	if d.closed {
 		return ErrClosed
 	}
+	id = id.clone()
 	id.Format = identityFormat
 	if d.log != nil {
 		if err := writeIdentity(d.member(identityFile), id); err != nil {

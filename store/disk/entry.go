@@ -202,7 +202,7 @@ func (c *contents) read(b *boltFile, verifyBytes int64) error {
 	if !haveHead {
 		return b.damaged("the head record is missing")
 	}
-	if h.txid != c.txid && !(h.txid < c.txid && (b.sameRoot || c.txid-h.txid <= uint64(h.trim))) {
+	if !h.written(c.txid, b.sameRoot) {
 		return b.damaged("the head record is of transaction %d, the last one was %d", h.txid, c.txid)
 	}
 	if h.first > h.last || (h.first == 0) != (h.last == 0) || (h.empty() && h.seal != 0) {

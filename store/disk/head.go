@@ -31,8 +31,9 @@ import (
 // The numbers agree except after two kinds of transaction that do not write a head:
 //   - those that only delete entries outside first..last. The head before them announces how
 //     many may follow (trim);
-//   - those that change nothing: raft-boltdb commits one whenever it opens a file. Both meta pages
-//     then name the same root page.
+//   - one that changes nothing, so that both meta pages name the same root page: raft-boltdb
+//     commits one whenever it opens a file. A head is written right after it, and if a crash
+//     prevents that, before it the next time (catchUp): there are never two in a row.
 
 var (
 	order    = binary.LittleEndian
@@ -93,6 +94,16 @@ func decodeHead(b []byte) (head, error) {
 	return h, nil
 }
 
+// written reports whether h can be the head of a file whose last transaction is txid. With idle
+// that transaction changed nothing.
+func (h *head) written(txid uint64, idle bool) bool {
+	allowed := uint64(h.trim)
+	if idle {
+		allowed++
+	}
+	return h.txid <= txid && txid-h.txid <= allowed
+}
+
 func encodeSettings(settings map[string][]byte) []byte {
 	var b []byte
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
@@ -131,14 +142,16 @@ const sealSize = 8
 
 // sealOf returns the checksum of an entry that follows one with the seal prev.
 func sealOf(l *raft.Log, prev uint32) uint32 {
-	var b [4 + 8 + 8 + 1 + 8 + 4 + 4]byte
+	var b [4 + 8 + 8 + 1 + 8 + 4 + 4 + 4]byte
 	order.PutUint32(b[0:], prev)
 	order.PutUint64(b[4:], l.Index)
 	order.PutUint64(b[12:], l.Term)
 	b[20] = byte(l.Type)
-	order.PutUint64(b[21:], uint64(l.AppendedAt.UnixNano()))
-	order.PutUint32(b[29:], uint32(len(l.Data)))
-	order.PutUint32(b[33:], uint32(len(l.Extensions)))
+	// Not UnixNano, which is the same for times 2^64 ns apart.
+	order.PutUint64(b[21:], uint64(l.AppendedAt.Unix()))
+	order.PutUint32(b[29:], uint32(l.AppendedAt.Nanosecond()))
+	order.PutUint32(b[33:], uint32(len(l.Data)))
+	order.PutUint32(b[37:], uint32(len(l.Extensions)))
 	sum := crc32.Update(0, crcTable, b[:])
 	sum = crc32.Update(sum, crcTable, l.Data)
 	return crc32.Update(sum, crcTable, l.Extensions)

@@ -42,15 +42,14 @@ func (l *LogStore) DeleteRange(min, max uint64) error {
 	return l.remove(pieces, h.last == old.last)
 }
 
-// resumeTrim removes what is outside the bounds of the log, which holds entries from lowest to
-// highest.
-func (l *LogStore) resumeTrim(lowest, highest uint64) error {
+// begin writes the first head after raft-boltdb has opened the file, and deletes the pieces that
+// an interrupted DeleteRange has left.
+func (l *LogStore) begin(pieces []indexRange) error {
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 	h := l.head
-	pieces := outside(h, lowest, highest)
 	h.trim = uint32(len(pieces))
-	if err := l.commit("delete", h); err != nil {
+	if err := l.commit("open", h); err != nil || len(pieces) == 0 {
 		return err
 	}
 	l.publish(h, l.entries)
