@@ -9,6 +9,7 @@ require (
 	github.com/quorate/quorate v0.0.0
 	go.etcd.io/etcd/client/v2 v2.305.33
 	go.etcd.io/etcd/server/v3 v3.5.33
+	go.etcd.io/etcd/server/v3 v3.5.33
 )
 
 require (

@@ -23,7 +23,7 @@ import (
 
 var (
 	seed      = flag.Uint64("seed", 1, "seed of the first sequence")
-	sequences = flag.Int("sequences", 24000, "how many sequences to run")
+	sequences = flag.Int("sequences", 20000, "how many sequences to run")
 )
 
 // divergence is a way in which Quorate means to differ from etcd 3.5's store.
