@@ -240,3 +240,17 @@ func TestAuthorization(t *testing.T) {
 		}
 	}
 }
+
+// A backend that is an Authorizer is asked when Options names none.
+type strictMember struct {
+	httpd.Backend
+	refuser
+}
+
+func TestBackendAuthorizes(t *testing.T) {
+	r := start(t, httpd.Options{})
+	r.SetBackend(&strictMember{Backend: r.member})
+	if resp, body := r.do("GET", "/v2/keys/a", ""); resp.StatusCode != 401 {
+		t.Errorf("got %d %s, want 401", resp.StatusCode, body)
+	}
+}
