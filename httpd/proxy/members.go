@@ -37,6 +37,7 @@ type members struct {
 	peerURLs  []string             // guarded by mu; sorted
 	endpoints []string             // guarded by mu; client URLs in the order of use
 	until     map[string]time.Time // guarded by mu; failed endpoints, and when they may be used again
+	saved     []string             // guarded by mu; the peer URLs in the state file
 }
 
 // usable returns the endpoints that have not failed lately, in order.
@@ -61,7 +62,7 @@ func (m *members) failed(endpoint string, until time.Time) {
 	m.until[endpoint] = until
 }
 
-// replace takes over a new member list. It reports whether the peer URLs are new.
+// replace takes over a new member list. It reports whether the peer URLs have to be saved.
 func (m *members) replace(peerURLs, endpoints []string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,9 +72,14 @@ func (m *members) replace(peerURLs, endpoints []string) bool {
 			delete(m.until, e)
 		}
 	}
-	changed := !slices.Equal(peerURLs, m.peerURLs)
 	m.peerURLs = peerURLs
-	return changed
+	return !slices.Equal(peerURLs, m.saved)
+}
+
+func (m *members) wereSaved(peerURLs []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.saved = peerURLs
 }
 
 func (m *members) peers() []string {
@@ -92,7 +98,7 @@ func (m *members) empty() bool {
 func (p *Proxy) Run(ctx context.Context) {
 	for {
 		if err := p.Refresh(ctx); err != nil && ctx.Err() == nil {
-			p.log.Warn("proxy: could not retrieve cluster information from the given URLs", "error", err)
+			p.log.Warn("proxy: could not refresh the endpoints", "error", err)
 		}
 		wait := p.opts.RefreshInterval
 		if wait >= longInterval && p.members.empty() {
@@ -134,10 +140,10 @@ func (p *Proxy) Refresh(ctx context.Context) error {
 		if !p.members.replace(peerURLs, endpoints) {
 			return nil
 		}
-		p.log.Info("proxy: updated peer urls", "peerURLs", peerURLs)
+		p.log.Info(fmt.Sprintf("proxy: updated peer urls in cluster file: %v", peerURLs))
 		return p.save(peerURLs)
 	}
-	return errors.Join(errs...)
+	return fmt.Errorf("could not retrieve cluster information from the given URLs: %w", errors.Join(errs...))
 }
 
 // ask reads the member list from one peer URL.
@@ -203,10 +209,13 @@ type state struct {
 }
 
 func (p *Proxy) save(peerURLs []string) error {
-	if p.opts.StateFile == "" {
-		return nil
+	if p.opts.StateFile != "" {
+		if err := Save(p.opts.StateFile, peerURLs); err != nil {
+			return err
+		}
 	}
-	return Save(p.opts.StateFile, peerURLs)
+	p.members.wereSaved(peerURLs)
+	return nil
 }
 
 // Save writes the peer URLs for the next start, in one durable step.

@@ -9,6 +9,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -21,6 +22,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -155,10 +157,10 @@ func (p *Proxy) serveConfig(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request) {
-	began := p.opts.now()
-	p.metrics.requests.WithLabelValues(r.Method).Inc()
+	began, method := p.opts.now(), methodLabel(r.Method)
+	p.metrics.requests.WithLabelValues(method).Inc()
 	if slices.Contains(hops(r), p.id) {
-		p.metrics.dropped.WithLabelValues(r.Method, "request_loop").Inc()
+		p.metrics.dropped.WithLabelValues(method, "request_loop").Inc()
 		p.log.Warn("a request came back: an advertised client URL leads to this proxy", "path", r.URL.Path)
 		writeMessage(w, http.StatusBadGateway, "httpproxy: request loop: an advertised client URL leads back to this proxy")
 		return
@@ -170,16 +172,16 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request) {
 		writeMessage(w, http.StatusRequestEntityTooLarge, "httpproxy: request body is too large")
 		return
 	case err != nil:
-		p.metrics.dropped.WithLabelValues(r.Method, "failed_reading_request_body").Inc()
+		p.metrics.dropped.WithLabelValues(method, "failed_reading_request_body").Inc()
 		writeMessage(w, http.StatusBadRequest, "httpproxy: failed to read the request body")
 		return
 	}
 	out := r.WithContext(context.WithValue(r.Context(), bodyKey{}, body))
 	counted := &statusWriter{ResponseWriter: w}
 	p.forward.ServeHTTP(counted, out)
-	if counted.forwarded {
-		p.metrics.handled.WithLabelValues(r.Method, fmt.Sprint(counted.status)).Inc()
-		p.metrics.duration.WithLabelValues(r.Method).Observe(p.opts.now().Sub(began).Seconds())
+	if !counted.failed {
+		p.metrics.handled.WithLabelValues(method, strconv.Itoa(counted.status)).Inc()
+		p.metrics.duration.WithLabelValues(method).Observe(p.opts.now().Sub(began).Seconds())
 	}
 }
 
@@ -236,9 +238,9 @@ func (p *Proxy) tryMembers(r *http.Request) (*http.Response, error) {
 	for _, endpoint := range endpoints {
 		out := r.Clone(r.Context())
 		out.URL.Scheme, out.URL.Host, _ = strings.Cut(endpoint, "://")
-		out.Body, out.ContentLength = http.NoBody, int64(len(body))
+		out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, int64(len(body)), nil
 		if len(body) > 0 {
-			out.Body = io.NopCloser(strings.NewReader(string(body)))
+			out.Body = io.NopCloser(bytes.NewReader(body))
 		}
 		resp, err := p.opts.Transport.RoundTrip(out)
 		if err == nil {
@@ -256,17 +258,17 @@ func (p *Proxy) tryMembers(r *http.Request) (*http.Response, error) {
 // fail answers a request that no member answered.
 func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if sw, ok := w.(*statusWriter); ok {
-		sw.forwarded = false
+		sw.failed = true
 	}
 	var failed failedError
 	switch {
 	case r.Context().Err() != nil:
 		return // nobody is listening
 	case errors.Is(err, errNoEndpoint):
-		p.metrics.dropped.WithLabelValues(r.Method, "zero_endpoints").Inc()
+		p.metrics.dropped.WithLabelValues(methodLabel(r.Method), "zero_endpoints").Inc()
 		writeMessage(w, http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &failed):
-		p.metrics.dropped.WithLabelValues(r.Method, "failed_getting_response").Inc()
+		p.metrics.dropped.WithLabelValues(methodLabel(r.Method), "failed_getting_response").Inc()
 		writeMessage(w, http.StatusBadGateway, err.Error())
 	default:
 		writeMessage(w, http.StatusBadGateway, "httpproxy: "+err.Error())
@@ -292,8 +294,8 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // statusWriter remembers the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
-	status    int
-	forwarded bool // the answer is a member's
+	status int
+	failed bool // the answer is not a member's
 }
 
 func (w *statusWriter) WriteHeader(status int) {

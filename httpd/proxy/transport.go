@@ -114,3 +114,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	r.MustRegister(m.requests, m.handled, m.dropped, m.duration)
 	return m
 }
+
+// methodLabel keeps clients from making up labels.
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete, http.MethodPatch, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
