@@ -137,8 +137,9 @@ func (s *Store) restartRaft(why string, change func() error) {
 	}
 }
 
+// currentTerm returns raft's current term, and 0 while raft does not run.
 func (s *Store) currentTerm() uint64 {
-	if r := s.raft.Load(); r != nil {
+	if r := s.raft.Load(); r != nil && r.State() != raft.Shutdown {
 		return r.CurrentTerm()
 	}
 	return 0

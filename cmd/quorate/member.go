@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/quorate/quorate/configs"
+	"github.com/quorate/quorate/discovery"
+	"github.com/quorate/quorate/httpd"
+	"github.com/quorate/quorate/store"
+)
+
+// shutdownTime is how long requests that are under way may take when the server stops.
+const shutdownTime = 5 * time.Second
+
+// listeners are the open sockets of a server.
+type listeners struct {
+	client, peer []net.Listener
+}
+
+// newServer returns the HTTP server of the client URLs. Until the member is up it answers 503.
+func newServer(cfg *configs.Config, log hclog.Logger) *httpd.Server {
+	var server *httpd.Server
+	options := httpd.Options{
+		ElectionTimeout: cfg.ElectionTimeout,
+		MaxRequestBytes: int64(cfg.MaxRequestBytes),
+		CORS:            cfg.CORS,
+		Pprof:           cfg.EnablePprof,
+		Logger:          log.Named("http"),
+	}
+	if cfg.DiscoveryService {
+		options.Routes = func(router *mux.Router) {
+			var service *discovery.Service
+			router.MatcherFunc(func(r *http.Request, _ *mux.RouteMatch) bool {
+				return service.Matches(r.URL.Path)
+			}).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { service.ServeHTTP(w, r) }))
+			service = discovery.NewService(discovery.ServiceOptions{
+				Keys:      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { server.Handler().ServeHTTP(w, r) }),
+				PublicURL: cfg.DiscoveryServiceURL,
+				Logger:    log.Named("discovery"),
+			})
+		}
+	}
+	server = httpd.NewServer(options, nil)
+	return server
+}
+
+// runMember runs a member until ctx ends or the member has to stop by itself. server answers on the
+// client listeners already.
+func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, ls listeners, server *httpd.Server) error {
+	options := store.Options{
+		Name:              cfg.Name,
+		ClientURLs:        cfg.AdvertiseClientURLs,
+		DataDir:           cfg.DataDir,
+		WALDir:            cfg.WALDir,
+		Existing:          cfg.InitialClusterState == configs.StateExisting,
+		AdvertisePeerURLs: cfg.InitialAdvertisePeerURLs,
+		ListenPeerURLs:    cfg.ListenPeerURLs,
+		Listeners:         ls.peer,
+		ElectionTimeout:   cfg.ElectionTimeout,
+		SnapshotCount:     cfg.SnapshotCount,
+		MaxSnapshots:      int(cfg.MaxSnapshots),
+		EventHistory:      int(cfg.EventHistory),
+		StrictReconfig:    cfg.StrictReconfigCheck,
+		ForceNewCluster:   cfg.ForceNewCluster,
+		DiskStallLimit:    cfg.DiskStallLimit,
+		Logger:            log,
+	}
+	if firstStart {
+		cluster, token, err := initialCluster(ctx, cfg, log)
+		if err != nil {
+			return err
+		}
+		for _, name := range cluster.Names() {
+			options.Initial = append(options.Initial, store.Initial{Name: name, PeerURLs: cluster[name]})
+		}
+		options.Token = token
+		if n := len(options.Initial); n > 1 && n%2 == 0 {
+			log.Warn("an even number of members tolerates no more failures than one member fewer, and stops when a partition halves it", "members", n)
+		}
+	}
+	member, err := store.Open(ctx, options)
+	if err != nil {
+		return err
+	}
+	server.SetBackend(member)
+	if err := notifyReady(); err != nil {
+		log.Warn("the service manager was not told that this server is ready", "error", err)
+	}
+
+	select {
+	case <-ctx.Done():
+	case <-member.Done():
+	}
+	err = member.Err()
+	if errors.Is(err, store.ErrRemoved) {
+		log.Error(err.Error())
+		log.Info("the data-dir used by this member must be removed.", "dataDir", cfg.DataDir)
+		err = nil
+	}
+	shutdown, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	// Writes that are under way still get their answers, so the member goes last. Watches end now.
+	if e := server.Shutdown(shutdown); e != nil {
+		log.Warn("some requests were cut off", "error", e)
+	}
+	return errors.Join(err, member.Close())
+}
+
+// initialCluster finds out, on a first start, who the members are, by the one way that the
+// configuration chooses, and the token that their IDs are made with.
+func initialCluster(ctx context.Context, cfg *configs.Config, log hclog.Logger) (configs.InitialCluster, string, error) {
+	token := cfg.InitialClusterToken
+	switch {
+	case cfg.DiscoverySRV != "":
+		text, err := discovery.SRV(ctx, discovery.SRVOptions{
+			Domain:   cfg.DiscoverySRV,
+			Suffix:   cfg.DiscoverySRVName,
+			Name:     cfg.Name,
+			PeerURLs: cfg.InitialAdvertisePeerURLs,
+			Logger:   log.Named("discovery"),
+		})
+		if err != nil {
+			return nil, "", err
+		}
+		cfg.InitialCluster = text
+	case cfg.Discovery != "":
+		// The checks of our own URLs come before anybody is told about us.
+		alone := *cfg
+		alone.InitialCluster = configs.InitialCluster{cfg.Name: cfg.InitialAdvertisePeerURLs}.String()
+		if _, err := alone.CheckBootstrap(ctx, nil); err != nil {
+			return nil, "", err
+		}
+		text, err := discovery.Join(ctx, discoveryOptions(cfg, log))
+		if err != nil {
+			return nil, "", err
+		}
+		cluster, err := configs.ParseInitialCluster(text)
+		if err != nil {
+			return nil, "", fmt.Errorf("error setting up initial cluster: %w", err)
+		}
+		return cluster, cfg.Discovery, nil
+	}
+	cluster, err := cfg.CheckBootstrap(ctx, nil)
+	return cluster, token, err
+}
+
+func discoveryOptions(cfg *configs.Config, log hclog.Logger) discovery.Options {
+	return discovery.Options{
+		URL:      cfg.Discovery,
+		Proxy:    cfg.DiscoveryProxy,
+		CAFile:   cfg.DiscoveryCA,
+		Name:     cfg.Name,
+		PeerURLs: cfg.InitialAdvertisePeerURLs,
+		DataDir:  cfg.DataDir,
+		Logger:   log.Named("discovery"),
+	}
+}
