@@ -242,6 +242,7 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 			return nil, err
 		}
 		failed.Errors = append(failed.Errors, err)
+		failed.Sent = failed.Sent || sent
 		if sent && !r.repeatable() {
 			return nil, failed
 		}

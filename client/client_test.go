@@ -1,3 +1,5 @@
+//go:build unix
+
 package client_test
 
 import (
@@ -5,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,15 +37,22 @@ func serve(t *testing.T, h http.HandlerFunc) (url string, count *atomic.Int32) {
 	return s.URL, count
 }
 
-// refused returns the URL of a port that nobody listens on.
+// refused returns the URL of a port that nobody listens on, and that nobody else gets meanwhile.
 func refused(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	address, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("http://127.0.0.1:%d", address.(*syscall.SockaddrInet4).Port)
 }
 
 func ok(w http.ResponseWriter, _ *http.Request) {
@@ -171,6 +180,9 @@ func TestHeaderTimeout(t *testing.T) {
 	var failed *client.ConnectError
 	if !errors.As(err, &failed) || len(failed.Errors) != 1 || failed.Errors[0].Error() != want {
 		t.Errorf("Set: %v, want one error %q", err, want)
+	}
+	if failed != nil && !failed.Sent {
+		t.Error("Set: the error hides that the write may have happened")
 	}
 	if got := slowCount.Load(); got != 2 {
 		t.Errorf("the slow endpoint saw %d requests, want 2", got)

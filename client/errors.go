@@ -20,10 +20,12 @@ var (
 	ErrInvalidJSON = errors.New("client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint")
 )
 
-// ConnectError says that no endpoint gave an answer, with one error for each endpoint tried. After
-// a write the outcome is unknown, unless all of them are errors of dialling.
+// ConnectError says that no endpoint gave an answer, with one error for each endpoint tried.
 type ConnectError struct {
 	Errors []error
+	// Sent tells that an endpoint may have received the request. The outcome of a write is then
+	// unknown; otherwise it did not happen.
+	Sent bool
 }
 
 func (e *ConnectError) Error() string {
