@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -49,7 +50,7 @@ func BenchmarkSet(b *testing.B) {
 
 // BenchmarkInsert makes new keys only, in random order, and says what a key costs in memory.
 func BenchmarkInsert(b *testing.B) {
-	for _, keys := range sizes(b, 100000, 1000000) {
+	for _, keys := range sizes(100000, 1000000) {
 		b.Run(fmt.Sprintf("keys=%d/value=128B", keys), func(b *testing.B) {
 			value := strings.Repeat("v", 128)
 			order := rand.New(rand.NewPCG(1, 1)).Perm(keys)
@@ -167,7 +168,7 @@ func BenchmarkDeleteDirectory(b *testing.B) {
 }
 
 func BenchmarkSnapshot(b *testing.B) {
-	for _, keys := range sizes(b, 100000, 1000000) {
+	for _, keys := range sizes(100000, 1000000) {
 		name := fmt.Sprintf("keys=%d/value=128B", keys)
 		tree, _ := filled(b, keys, 1000, 128)
 		var saved bytes.Buffer
@@ -203,11 +204,12 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
-// sizes leaves out the large ones under -short.
-func sizes(b *testing.B, small, large int) []int {
-	b.Helper()
-	if testing.Short() {
-		return []int{small}
+var large = flag.Bool("large", false, "also run the benchmarks with a million keys")
+
+// sizes leaves out what takes long and half a gigabyte, unless -large is given.
+func sizes(small, big int) []int {
+	if *large {
+		return []int{small, big}
 	}
-	return []int{small, large}
+	return []int{small}
 }

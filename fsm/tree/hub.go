@@ -16,10 +16,50 @@ type hub struct {
 
 // watched is a path that is watched, or has such paths below it.
 type watched struct {
-	parent      *watched
-	name        string
-	children    map[string]*watched
-	first, last *Watcher
+	parent           *watched
+	name             string
+	children         map[string]*watched
+	plain, recursive watchList
+}
+
+// watchList is a list of watchers, linked through themselves.
+type watchList struct{ first, last *Watcher }
+
+func (l *watchList) add(w *Watcher) {
+	w.prev, w.next = l.last, nil
+	if l.last != nil {
+		l.last.next = w
+	} else {
+		l.first = w
+	}
+	l.last = w
+}
+
+func (l *watchList) remove(w *Watcher) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		l.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		l.last = w.prev
+	}
+	w.prev, w.next = nil, nil
+}
+
+// list returns the one of the two lists that a watcher belongs to.
+func (at *watched) list(w *Watcher) *watchList {
+	if w.recursive {
+		return &at.recursive
+	}
+	return &at.plain
+}
+
+// idle says that nobody watches the path or one below.
+func (at *watched) idle() bool {
+	return at.plain.first == nil && at.recursive.first == nil && len(at.children) == 0
 }
 
 // register adds a watcher, unless it was closed meanwhile.
@@ -47,13 +87,8 @@ func (h *hub) register(w *Watcher) {
 		}
 		at = child
 	}
-	w.at, w.prev, w.next = at, at.last, nil
-	if at.last != nil {
-		at.last.next = w
-	} else {
-		at.first = w
-	}
-	at.last = w
+	w.at = at
+	at.list(w).add(w)
 	h.count.Add(1)
 }
 
@@ -69,19 +104,10 @@ func (h *hub) unregister(w *Watcher) {
 // drop removes a watcher, and the paths that nobody watches any more.
 func (h *hub) drop(w *Watcher) {
 	at := w.at
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		at.first = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		at.last = w.prev
-	}
-	w.at, w.prev, w.next = nil, nil, nil
+	at.list(w).remove(w)
+	w.at = nil
 	h.count.Add(-1)
-	for at.parent != nil && at.first == nil && len(at.children) == 0 {
+	for at.parent != nil && at.idle() {
 		delete(at.parent.children, at.name)
 		at = at.parent
 	}
@@ -101,11 +127,12 @@ func (h *hub) notify(e *Event, gone *dir) {
 	at := &h.root
 	for end := 0; ; {
 		exact := end == len(path)
-		if exact || hiddenFrom < end {
-			h.tell(at, e, exact)
-		}
 		if exact {
+			h.tellAll(at, e)
 			break
+		}
+		if hiddenFrom < end {
+			h.tell(&at.recursive, e)
 		}
 		start := end + 1
 		end = nextSlash(path, start)
@@ -125,19 +152,24 @@ func (h *hub) notify(e *Event, gone *dir) {
 func (h *hub) notifyBelow(at *watched, e *Event, gone *dir) {
 	for name, child := range at.children {
 		if sub, ok := gone.dirs[name]; ok {
-			h.tell(child, e, true)
+			h.tellAll(child, e)
 			h.notifyBelow(child, e, sub)
 		} else if _, ok := gone.leaves[name]; ok {
-			h.tell(child, e, true)
+			h.tellAll(child, e)
 		}
 	}
 }
 
-// tell gives an event to the watchers on one path: to all, or to the recursive ones.
-func (h *hub) tell(at *watched, e *Event, all bool) {
-	for w := at.first; w != nil; {
+func (h *hub) tellAll(at *watched, e *Event) {
+	h.tell(&at.plain, e)
+	h.tell(&at.recursive, e)
+}
+
+// tell gives an event to the watchers in a list.
+func (h *hub) tell(list *watchList, e *Event) {
+	for w := list.first; w != nil; {
 		next := w.next
-		if (all || w.recursive) && e.Index >= w.since && !w.push(e) {
+		if e.Index >= w.since && !w.push(e) {
 			h.drop(w)
 		}
 		w = next

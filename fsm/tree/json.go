@@ -72,12 +72,37 @@ var plain = func() (plain [utf8.RuneSelf]bool) {
 	return plain
 }()
 
+// plainPrefix returns how many bytes at the beginning of s stand for themselves, at least up to the
+// group of eight in which the first other one is: it looks at eight at a time.
+func plainPrefix(s string) int {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x80 * ones
+	)
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		// Subtracting ones from a byte sets its high bit if it is 0 (or high already); from there
+		// upwards bytes may be wrong, but whether there is any is right. Pairs of characters that
+		// differ in one bit are found together.
+		control := x - ' '*ones
+		angle := (x | 2*ones ^ '>'*ones) - ones // '<' or '>'
+		quote := (x | 4*ones ^ '&'*ones) - ones // '"' or '&'
+		backslash := (x ^ '\\'*ones) - ones
+		if (x|control|angle|quote|backslash)&highs != 0 {
+			break
+		}
+	}
+	return i
+}
+
 // appendString appends s as a JSON string, with the characters that HTML knows escaped, and each
 // byte that is not UTF-8 shown as U+FFFD.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	done := 0 // s[:done] is in dst
-	for i := 0; i < len(s); {
+	for i := plainPrefix(s); i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if plain[c] {

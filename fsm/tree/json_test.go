@@ -35,6 +35,25 @@ func TestAppendString(t *testing.T) {
 	}
 }
 
+// Every byte, alone and next to each of its kind, at every place of a group of eight.
+func TestAppendStringBytes(t *testing.T) {
+	for c := range 256 {
+		for _, other := range []byte{'x', byte(c), byte(c) ^ 1, byte(c) + 1, 0x80} {
+			for at := range 16 {
+				s := []byte("0123456789abcdef")
+				s[at], s[(at+1)%16] = byte(c), other
+				want, err := json.Marshal(string(s))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := string(appendString(nil, string(s))); got != string(want) {
+					t.Fatalf("appendString(%q) = %s, want %s", s, got, want)
+				}
+			}
+		}
+	}
+}
+
 // FuzzAppendJSON holds events and answers equal to what encoding/json makes of the wire types.
 func FuzzAppendJSON(f *testing.F) {
 	for i, s := range awkward {

@@ -288,10 +288,10 @@ func TestIdleWatcherSize(t *testing.T) {
 	}
 }
 
-func heapInUse() uint64 {
+func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	return int64(m.HeapAlloc)
 }
