@@ -73,6 +73,7 @@ func TestParseRefuses(t *testing.T) {
 		{"certificate without key", []string{"--cert-file", "server.crt"}, nil, 1, verify + "KeyFile and CertFile must both be present[key: , cert: server.crt]" + see},
 		{"key without certificate, peer", []string{"--peer-key-file", "p.key"}, nil, 1, verify + "KeyFile and CertFile must both be present[key: p.key, cert: ]" + see},
 		{"client-cert-auth without CA", []string{"--cert-file", "a", "--key-file", "b", "--client-cert-auth"}, nil, 1, verify + "--client-cert-auth needs --trusted-ca-file: without it any certificate that the system trusts would do" + see},
+		{"allowed name without a demand", []string{"--peer-cert-allowed-cn", "m"}, nil, 1, verify + "a revocation list or an allowed name for peer certificates needs --peer-client-cert-auth" + see},
 		{"unknown cipher suite", []string{"--cipher-suites", "TLS_ROT13"}, nil, 1, verify + `unexpected TLS cipher suite "TLS_ROT13"` + see},
 		{"file missing", []string{"--config-file", "nope.yml"}, nil, 1, verify + "open nope.yml: no such file or directory" + see},
 	}

@@ -123,6 +123,9 @@ func (c *Config) validateTLS() error {
 		if s.tls.ClientCertAuth && s.tls.TrustedCAFile == "" {
 			return refusef("%s needs %s: without it any certificate that the system trusts would do", s.demand, s.ca)
 		}
+		if !s.tls.ClientCertAuth && (s.tls.CRLFile != "" || s.tls.AllowedCN != "" || s.tls.AllowedHostname != "") {
+			return refusef("a revocation list or an allowed name for %s certificates needs %s", s.who, s.demand)
+		}
 		if _, err := s.tls.suites(); err != nil {
 			return refusef("%v", err)
 		}
