@@ -132,3 +132,23 @@ type Readiness struct {
 	// should know although it is.
 	Reasons []string
 }
+
+// MemberStatus is the answer of /quorate/v1/status: how one member sees itself and its cluster.
+type MemberStatus struct {
+	MemberID  string `json:"memberID"`
+	Name      string `json:"name"`
+	ClusterID string `json:"clusterID"`
+	// Leader is the ID of the leader, empty while none is known.
+	Leader string `json:"leader"`
+	Term   uint64 `json:"term"`
+	// RaftIndex is the index up to which the member knows the log to be committed.
+	RaftIndex uint64 `json:"raftIndex"`
+	// Index is the member's store index, as in X-Etcd-Index.
+	Index uint64 `json:"index"`
+	// Checksum is over all keys at Index, in hex, only when it was asked for: members at one index
+	// have one checksum.
+	Checksum string   `json:"checksum,omitempty"`
+	Version  Version  `json:"version"`
+	Ready    bool     `json:"ready"`
+	Reasons  []string `json:"reasons"`
+}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -96,6 +97,37 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	writeText(w, code, text)
+}
+
+// memberStatus answers how this member sees itself and its cluster. With checksum=true that includes
+// a checksum of all keys, which reads them all.
+func (s *Server) memberStatus(w http.ResponseWriter, r *http.Request, m *member) error {
+	ready := m.Status()
+	status := api.MemberStatus{
+		MemberID:  api.FormatID(m.MemberID()),
+		Name:      m.SelfStats().Name,
+		ClusterID: api.FormatID(m.ClusterID()),
+		Version:   m.Version(),
+		Ready:     ready.Ready,
+		Reasons:   append([]string{}, ready.Reasons...),
+		Index:     m.Tree().Index(),
+	}
+	if leader, ok := m.Leader(); ok {
+		status.Leader = leader.ID
+	}
+	status.RaftIndex, status.Term = m.RaftState()
+	if want := r.URL.Query().Get("checksum"); want != "" {
+		on, err := strconv.ParseBool(want)
+		if err != nil {
+			return &api.StatusError{Status: http.StatusBadRequest, Message: "checksum is true or false, not " + strconv.Quote(want)}
+		}
+		if on {
+			var sum uint64
+			sum, status.Index = m.Tree().Checksum()
+			status.Checksum = strconv.FormatUint(sum, 16)
+		}
+	}
+	return writeJSON(w, http.StatusOK, status, true)
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

@@ -32,6 +32,8 @@ func TestReadOnlyEndpoints(t *testing.T) {
 		{"/v2/stats/store", "GET", "application/json", `{"getsSuccess":0,"getsFail":0,"setsSuccess":0,"setsFail":0,"deleteSuccess":0,"deleteFail":0,` +
 			`"updateSuccess":0,"updateFail":0,"createSuccess":0,"createFail":0,"compareAndSwapSuccess":0,"compareAndSwapFail":0,` +
 			`"compareAndDeleteSuccess":0,"compareAndDeleteFail":0,"expireCount":0,"watchers":0}`},
+		{"/quorate/v1/status", "GET", "application/json", `{"memberID":"8e9e05c52164694d","name":"default","clusterID":"[0-9a-f]+","leader":"8e9e05c52164694d",` +
+			`"term":2,"raftIndex":4,"index":3,"version":{"etcdserver":"3.4.23","etcdcluster":"3.4.0"},"ready":true,"reasons":\[\]}\n`},
 		{"/debug/vars", "GET", "application/json; charset=utf-8", `(?s){\n"cmdline": \[.*\],\n"file_descriptor_limit": \d+,\n"memstats": {.*},\n` +
 			`"raft.status": {"id":"8e9e05c52164694d","term":2,"commit":4,"lead":"8e9e05c52164694d","raftState":"StateLeader"}\n}\n`},
 		{"/v2/auth/users", "GET", "", ""},
@@ -281,4 +283,22 @@ func TestSeams(t *testing.T) {
 	r.want("PUT", "/v2/auth/users/a%20b", "", 200, `"/v2/auth/users/a b"`+"\n")
 	r.want("GET", "/v2/auth/roles/", "", 200, `"/v2/auth/roles/"`+"\n")
 	r.want("PUT", "/v2/auth/users", "", 405, "Method Not Allowed\n")
+}
+
+func TestStatusWithChecksum(t *testing.T) {
+	r := start(t, httpd.Options{})
+	sum := func() string {
+		_, body := r.do("GET", "/quorate/v1/status?checksum=true", "")
+		var status api.MemberStatus
+		if err := json.Unmarshal([]byte(body), &status); err != nil || status.Checksum == "" {
+			t.Fatalf("status %s: %v", body, err)
+		}
+		return status.Checksum
+	}
+	before := sum()
+	r.do("PUT", "/v2/keys/a", "value=1")
+	if after := sum(); after == before {
+		t.Errorf("the checksum %s did not change with the keys", after)
+	}
+	r.want("GET", "/quorate/v1/status?checksum=maybe", "", 400, `{"message":"checksum is true or false, not \"maybe\""}`)
 }

@@ -66,6 +66,7 @@ func (s *Store) noteLeader(before, now, term uint64) {
 	s.leaderMu.Lock()
 	if now != 0 && now != s.leader {
 		s.leader, s.leaderSince = now, time.Now()
+		s.metrics.leaderChanges.Inc()
 	}
 	s.leaderMu.Unlock()
 	switch {

@@ -93,6 +93,7 @@ func (p *pipeline) propose(ctx context.Context, c *fsm.Command) (fsm.Result, err
 	if result, ok := p.abandon(r); ok {
 		return result, nil
 	}
+	p.store.metrics.failed.Inc()
 	return fsm.Result{}, p.store.unknown(ctx)
 }
 
@@ -351,6 +352,13 @@ func (p *pipeline) send(chunks []chunk, size int, r route) error {
 		frame = append(frame, c.command...)
 	}
 	return p.store.peers.Send(r.leader, kindPropose, frame)
+}
+
+// pending returns how many requests have no result yet.
+func (p *pipeline) pending() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open)
 }
 
 func (p *pipeline) empty() bool {

@@ -95,6 +95,7 @@ type Store struct {
 	fsm      *fsm.FSM
 	peers    *peer.Peers
 	stats    *peer.Stats
+	metrics  *metrics
 	clock    clock
 	pipeline *pipeline
 
@@ -145,6 +146,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		membersChanged: make(chan struct{}, 1),
 		raftEvents:     make(chan raft.Observation, 64),
 		stopping:       make(chan struct{}),
+		metrics:        newMetrics(),
 	}
 	s.confirms.do = s.confirm
 	s.readIndex.do = s.round

@@ -74,6 +74,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		Logger:            log,
 	}
 	if firstStart {
+		server.SetWaiting("this member is finding out who the other members are")
 		cluster, token, err := initialCluster(ctx, cfg, log)
 		if err != nil {
 			return err
@@ -86,9 +87,13 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 			log.Warn("an even number of members tolerates no more failures than one member fewer, and stops when a partition halves it", "members", n)
 		}
 	}
+	server.SetWaiting("this member is reading its data directory")
 	member, err := store.Open(ctx, options)
 	if err != nil {
 		return err
+	}
+	if err := errors.Join(member.RegisterMetrics(server.Registry()), httpd.InstallRaftMetrics(server.Registry())); err != nil {
+		return errors.Join(err, member.Close())
 	}
 	server.SetBackend(member)
 	if err := notifyReady(); err != nil {
