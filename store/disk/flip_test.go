@@ -81,7 +81,7 @@ func TestFlipLog(t *testing.T) {
 	}
 
 	var refused, harmless int
-	flipBits(t, path, inUse, 1, func(bit int64) {
+	flipBits(t, path, inUse, 29, func(bit int64) {
 		got, err := readLogFile(path, 1<<30, true)
 		if errors.Is(err, ErrDamaged) {
 			refused++
@@ -94,7 +94,7 @@ func TestFlipLog(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("bit %d changes the log: %+v, want %+v", bit, got.head, want.head)
 		}
-		if harmless++; harmless%400 != 0 {
+		if harmless++; harmless%200 != 0 {
 			return
 		}
 		// bolt agrees.

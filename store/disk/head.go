@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -117,10 +118,11 @@ func encodeSettings(settings map[string][]byte) []byte {
 
 func decodeSettings(b []byte) (map[string][]byte, error) {
 	settings := map[string][]byte{}
+	cut := false
 	next := func() []byte {
 		n, size := binary.Uvarint(b)
 		if size <= 0 || n > uint64(len(b)-size) {
-			b = nil
+			b, cut = nil, true
 			return nil
 		}
 		field := b[size : size+int(n)]
@@ -128,11 +130,11 @@ func decodeSettings(b []byte) (map[string][]byte, error) {
 		return field
 	}
 	for len(b) > 0 {
-		key := next()
-		if len(b) == 0 {
-			return nil, errors.New("head record: settings are cut off")
-		}
-		settings[string(key)] = slices.Clone(next())
+		key, value := next(), next()
+		settings[string(key)] = bytes.Clone(value)
+	}
+	if cut {
+		return nil, errors.New("head record: settings are cut off")
 	}
 	return settings, nil
 }
