@@ -90,12 +90,8 @@ type ExitError struct {
 	Err  error // what it came from, if anything
 }
 
-func (e *ExitError) Error() string {
-	if e.Text == "" {
-		return fmt.Sprintf("exit status %d", e.Code)
-	}
-	return e.Text
-}
+// Error returns Text, which is empty when everything was said on standard output already.
+func (e *ExitError) Error() string { return e.Text }
 
 func (e *ExitError) Unwrap() error { return e.Err }
 

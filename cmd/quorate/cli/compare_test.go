@@ -99,11 +99,7 @@ func TestKeysLikeEtcdctl(t *testing.T) {
 	etcdctl(t)
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			formats := []string{"simple", "extended", "json"}
-			if strings.Count(tt.args, "%") == 0 {
-				formats = formats[:1]
-			}
-			for _, format := range formats {
+			for _, format := range []string{"simple", "extended", "json"} {
 				run := func(who string, run func(*testing.T, string, ...string) result) string {
 					dir := fmt.Sprintf("/compare/%03d-%s-%s", i, format, who)
 					for _, p := range tt.setup {
@@ -123,6 +119,9 @@ func TestKeysLikeEtcdctl(t *testing.T) {
 				want := run("etcdctl", runEtcdctl)
 				if got := run("quorate", quorate); got != want {
 					t.Errorf("-o %s %s\n%s\netcdctl:\n%s", format, tt.args, got, want)
+				}
+				if !strings.HasPrefix(want, "exit code 0") {
+					break // the format makes no difference to errors
 				}
 			}
 		})
