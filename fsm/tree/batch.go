@@ -7,7 +7,8 @@ import (
 	"github.com/quorate/quorate/api"
 )
 
-// Batch is the right to write, from Begin to End. Readers see all of its writes or none.
+// Batch is the right to write, from Begin to End. Readers see all of its writes or none; watchers are
+// told of each as it is done, and find it in the tree after End.
 type Batch struct{ tree *Tree }
 
 // Begin locks the tree and moves its clock to now (Unix nanoseconds), or leaves it where it is if
@@ -122,23 +123,24 @@ func (t *Tree) create(op *Op) (*Event, refusal) {
 }
 
 // add makes a node, and the directories above it, at a path that was seen to be free. They all get
-// the same index.
+// the same index, and share the memory of their keys.
 func (t *Tree) add(op *Op, path string) (*Event, refusal) {
 	index := t.index + 1
+	path = strings.Clone(path)
 	parent := t.root
 	end := nextSlash(path, 1)
 	for ; end < len(path); end = nextSlash(path, end+1) {
 		name := nameOf(path[:end])
 		child, ok := parent.dirs[name]
 		if !ok {
-			n := &Node{Key: strings.Clone(path[:end]), Created: index, Modified: index, Dir: true}
+			n := &Node{Key: path[:end], Created: index, Modified: index, Dir: true}
 			t.place(n)
 			child = &dir{node: n}
 			parent.putDir(nameOf(n.Key), child)
 		}
 		parent = child
 	}
-	n := &Node{Key: strings.Clone(path), Created: index, Modified: index, Expires: op.Expires, Dir: op.Dir}
+	n := &Node{Key: path, Created: index, Modified: index, Expires: op.Expires, Dir: op.Dir}
 	t.place(n)
 	if op.Dir {
 		parent.putDir(nameOf(n.Key), &dir{node: n})

@@ -37,7 +37,7 @@ func BenchmarkSet(b *testing.B) {
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
 					batch := tree.Begin(epoch)
-					_, err := batch.Do(Op{Action: Set, Path: paths[i%len(paths)], Value: values[i&1]})
+					_, err := batch.Do(Op{Action: Set, Path: paths[i%len(paths)], Value: values[i/len(paths)&1]})
 					batch.End()
 					if err != nil {
 						b.Fatal(err)

@@ -35,16 +35,18 @@ func (e *Event) Status() int {
 }
 
 // JSON returns the event as one line of JSON with its newline. It is rendered once, for any number
-// of watchers: callers must not modify it. It lives as long as the event; where one answer is all
-// there is to write, AppendJSON costs less.
+// of watchers: callers must not modify it. Recent events keep it; where one answer is all there is
+// to write, AppendJSON costs less.
 func (e *Event) JSON() []byte {
 	if p := e.rendered.Load(); p != nil {
 		return *p
 	}
 	line := e.appendJSON(make([]byte, 0, e.sizeHint()))
-	// Of several goroutines at once here, all return the first one's line.
+	// Of several goroutines at once here, all return the same.
 	if !e.rendered.CompareAndSwap(nil, &line) {
-		line = *e.rendered.Load()
+		if p := e.rendered.Load(); p != nil {
+			return *p
+		}
 	}
 	return line
 }

@@ -13,6 +13,9 @@ const (
 	historyBytes    = 256 << 20
 	historyMinimum  = 1000
 	historyOverhead = 200 // bytes of an event besides its strings, about
+
+	// historyRendered is how many of the last events keep the JSON that they were delivered as.
+	historyRendered = 1000
 )
 
 // history remembers the last events, one for each index from first to last. An index that no watcher
@@ -44,6 +47,11 @@ func (h *history) add(e *Event) {
 	h.last++
 	h.ring[h.last%uint64(len(h.ring))] = e
 	h.bytes += eventBytes(e)
+	if h.len() > historyRendered {
+		if old := h.at(h.last - historyRendered); old != nil {
+			old.rendered.Store(nil)
+		}
+	}
 	for h.bytes > historyBytes && h.len() > historyMinimum {
 		h.drop()
 	}

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 )
@@ -53,12 +52,10 @@ func (t *Tree) decodeNodes(b *blockReader) {
 	t.slots = make([]*Node, 0, min(count, 1<<16))
 	dirs := []*dir{t.root}
 	created := uint64(0)
-	var key []byte
-	for i := uint64(0); i < count && b.err == nil; i++ {
+	for uint64(len(t.slots)) < count && b.err == nil {
 		b.beginRecord()
-		flags := b.byte()
 		parent := b.uvarint()
-		name := b.bytes()
+		path := b.bytes()
 		step := b.uvarint()
 		switch {
 		case b.err != nil:
@@ -66,49 +63,64 @@ func (t *Tree) decodeNodes(b *blockReader) {
 		case parent >= uint64(len(dirs)):
 			b.fail("a node comes before its directory")
 			return
-		case !possibleName(name):
-			b.fail("a name is impossible")
-			return
 		case step > t.index-created:
 			b.fail("a node is younger than the tree")
 			return
 		}
 		created += step
-		in := dirs[parent]
-		key = append(key[:0], in.node.Key...)
-		if parent != 0 {
-			key = append(key, '/')
-		}
-		key = append(key, name...)
-		n := &Node{Key: string(key), Created: created}
-		t.decodeState(b, n, flags)
-		if b.err != nil {
-			return
-		}
-		stem := n.Key[len(n.Key)-len(name):]
-		if in.has(stem) {
+		dirs = t.decodeChain(b, dirs, dirs[parent], path, created)
+	}
+	if uint64(len(t.slots)) != count && b.err == nil {
+		b.fail("it has another number of nodes")
+	}
+}
+
+// decodeChain reads the states of nodes that were made at once: one for each component of path, the
+// first of them in a directory. It returns dirs with those of them that are directories.
+func (t *Tree) decodeChain(b *blockReader, dirs []*dir, in *dir, path []byte, created uint64) []*dir {
+	var key string // all nodes have the beginning of it
+	start := keyLen(in.node) + 1
+	if in == t.root {
+		key = "/" + string(path)
+	} else {
+		key = in.node.Key + "/" + string(path)
+	}
+	for {
+		end := nextSlash(key, start)
+		name := key[start:end]
+		switch {
+		case !possibleName(name):
+			b.fail("a name is impossible")
+			return dirs
+		case in.has(name):
 			b.fail("a node comes twice")
-			return
+			return dirs
+		}
+		n := &Node{Key: key[:end], Created: created}
+		t.decodeState(b, n)
+		if b.err != nil {
+			return dirs
 		}
 		t.place(n)
-		if n.Dir {
-			d := &dir{node: n}
-			in.putDir(stem, d)
-			dirs = append(dirs, d)
-		} else {
-			in.putLeaf(stem, n)
+		if !n.Dir {
+			in.putLeaf(name, n)
+			if end < len(key) {
+				b.fail("a file has children")
+			}
+			return dirs
 		}
+		d := &dir{node: n}
+		in.putDir(name, d)
+		dirs = append(dirs, d)
+		if end == len(key) {
+			return dirs
+		}
+		in, start = d, end+1
 	}
 }
 
 // possibleName says that a clean path can have such a component.
-func possibleName(name []byte) bool {
-	switch string(name) {
-	case "", ".", "..":
-		return false
-	}
-	return bytes.IndexByte(name, '/') < 0
-}
+func possibleName(name string) bool { return name != "" && name != "." && name != ".." }
 
 func (d *dir) has(name string) bool {
 	_, isDir := d.dirs[name]
@@ -117,7 +129,8 @@ func (d *dir) has(name string) bool {
 }
 
 // decodeState reads what blockWriter.state wrote, into a node that has its createdIndex.
-func (t *Tree) decodeState(b *blockReader, n *Node, flags byte) {
+func (t *Tree) decodeState(b *blockReader, n *Node) {
+	flags := b.byte()
 	if flags&^nodeFlags != 0 {
 		b.fail("a node has unknown flags")
 		return
@@ -192,13 +205,12 @@ func (t *Tree) decodeEvent(b *blockReader, index uint64, shared *sharer) *Event 
 }
 
 func (t *Tree) decodeEventNode(b *blockReader, key string) *Node {
-	flags := b.byte()
 	n := &Node{Key: key, Created: b.uvarint()}
 	if n.Created > t.index {
 		b.fail("an event's node is younger than the tree")
 		return n
 	}
-	t.decodeState(b, n, flags)
+	t.decodeState(b, n)
 	return n
 }
 

@@ -17,8 +17,10 @@ import (
 //	number of nodes, and the nodes in order of (Created, Key), which puts parents first
 //	first index of the history, and for each index up to the tree's an event, or a 0
 //
-// A node in the tree names its parent by number: 0 for the root, then the directories as they
-// come. A node in an event has its whole key. No record is split between blocks.
+// A key and the directories that were made with it are one record: they share the memory of their
+// keys, and are to do so again. It names the directory that they are in by number, 0 for the root
+// and then as they come, and has the rest of the path, the step of the createdIndex, and each node's
+// state. A node in an event has its whole key. No record is split between blocks.
 //
 // The bytes depend on the state alone, not on how it came about.
 const snapshotVersion = 1
@@ -108,23 +110,37 @@ func (s *Snapshot) writeNodes(bw *blockWriter) {
 	dirs := map[string]uint64{"": 0} // numbers by key, the root's being empty
 	parent, parentNumber := "", uint64(0)
 	created := uint64(0)
-	for _, n := range nodes {
-		slash := parentLen(n.Key)
-		if n.Key[:slash] != parent {
-			parent = n.Key[:slash]
+	for len(nodes) > 0 {
+		chain := nodes[:chainLen(nodes)]
+		nodes = nodes[len(chain):]
+		first, last := chain[0], chain[len(chain)-1]
+		slash := parentLen(first.Key)
+		if first.Key[:slash] != parent {
+			parent = first.Key[:slash]
 			parentNumber = dirs[parent]
 		}
-		if n.Dir {
-			dirs[n.Key] = uint64(len(dirs))
-		}
-		bw.byte(flagsOf(n))
 		bw.uvarint(parentNumber)
-		bw.string(n.Key[slash+1:])
-		bw.uvarint(n.Created - created)
-		created = n.Created
-		bw.state(n)
+		bw.string(last.Key[slash+1:])
+		bw.uvarint(first.Created - created)
+		created = first.Created
+		for _, n := range chain {
+			if n.Dir {
+				dirs[n.Key] = uint64(len(dirs))
+			}
+			bw.state(n)
+		}
 		bw.endRecord()
 	}
+}
+
+// chainLen returns how many of the first nodes were made at once, each in the one before it.
+func chainLen(nodes []*Node) int {
+	n := 1
+	for n < len(nodes) && nodes[n].Created == nodes[0].Created && nodes[n-1].Dir &&
+		parentLen(nodes[n].Key) == len(nodes[n-1].Key) && below(nodes[n].Key, nodes[n-1].Key) {
+		n++
+	}
+	return n
 }
 
 // inOrder returns the nodes sorted by (Created, Key), without nils.
@@ -143,7 +159,8 @@ func inOrder(slots []*Node) []*Node {
 		if a.created != b.created {
 			return cmp.Compare(a.created, b.created)
 		}
-		return strings.Compare(a.node.Key, b.node.Key)
+		// A key and directories made for it: shorter is less.
+		return cmp.Or(cmp.Compare(len(a.node.Key), len(b.node.Key)), strings.Compare(a.node.Key, b.node.Key))
 	})
 	nodes := make([]*Node, len(entries))
 	for i, e := range entries {
@@ -166,8 +183,9 @@ func flagsOf(n *Node) byte {
 	return f
 }
 
-// state writes what a node has besides its flags, key and createdIndex.
+// state writes what a node has besides its key and createdIndex.
 func (bw *blockWriter) state(n *Node) {
+	bw.byte(flagsOf(n))
 	if n.Modified != n.Created {
 		bw.uvarint(n.Modified - n.Created)
 	}
@@ -203,34 +221,23 @@ func (bw *blockWriter) event(e *Event, clock int64) {
 }
 
 func (bw *blockWriter) eventNode(n *Node) {
-	bw.byte(flagsOf(n))
 	bw.uvarint(n.Created)
 	bw.state(n)
 }
 
-// Checksum returns a hash over all nodes and the index, and that index. Members whose trees are
-// equal have equal sums.
+// Checksum returns a hash over all nodes and the index, and that index. Members of one version whose
+// trees are equal have equal sums.
 func (t *Tree) Checksum() (sum, index uint64) {
 	t.mu.RLock()
-	slots, index := slices.Clone(t.slots), t.index
+	s := Snapshot{nodes: slices.Clone(t.slots), index: t.index}
 	t.mu.RUnlock()
 
 	h := sha256.New()
-	buf := binary.AppendUvarint(nil, index)
-	for _, n := range inOrder(slots) {
-		buf = append(buf, flagsOf(n))
-		buf = binary.AppendUvarint(buf, n.Created)
-		buf = binary.AppendUvarint(buf, n.Modified)
-		buf = binary.AppendVarint(buf, n.Expires)
-		buf = binary.AppendUvarint(buf, uint64(len(n.Key)))
-		buf = append(buf, n.Key...)
-		buf = binary.AppendUvarint(buf, uint64(len(n.Value)))
-		buf = append(buf, n.Value...)
-		if len(buf) >= blockSize {
-			h.Write(buf)
-			buf = buf[:0]
-		}
+	bw := newBlockWriter(h)
+	bw.uvarint(s.index)
+	s.writeNodes(bw)
+	if _, err := bw.close(); err != nil {
+		panic(err) // a hash does not fail
 	}
-	h.Write(buf)
-	return binary.BigEndian.Uint64(h.Sum(nil)), index
+	return binary.BigEndian.Uint64(h.Sum(nil)), s.index
 }

@@ -398,3 +398,31 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// One request can make a very deep path. It must not take memory in the square of its length, now or
+// after a restart.
+func TestDeepPath(t *testing.T) {
+	const depth = 20000
+	path := strings.Repeat("/a", depth)
+	tree := New(10)
+	before := heapInUse()
+	set(t, tree, path, "v")
+	text := save(t, tree)
+	restored := New(10)
+	if err := restored.Restore(bytes.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	if size, limit := heapInUse()-before, int64(2*2000*depth); size > limit {
+		t.Errorf("two trees with a path of %d components take %d bytes, want at most %d", depth, size, limit)
+	}
+	if a, err := restored.Get(path, false, false); err != nil || a.Node.Value != "v" {
+		t.Errorf("the key is lost: %v", err)
+	}
+	a, _ := tree.Checksum()
+	b, _ := restored.Checksum()
+	if a != b {
+		t.Errorf("checksum %x, restored %x", a, b)
+	}
+	do(t, restored, Op{Action: Delete, Path: "/a", Recursive: true})
+	checkSlots(t, restored)
+}
