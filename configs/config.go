@@ -66,8 +66,6 @@ type Config struct {
 	MaxWALs uint
 	// CORS is --cors: the origins that browsers may call from. "*" alone means any.
 	CORS []string
-	// HostWhitelist is --host-whitelist: acceptable Host headers of plain HTTP requests. "*" means any.
-	HostWhitelist []string
 	// MaxRequestBytes is --max-request-bytes: the largest form body accepted, in bytes.
 	MaxRequestBytes uint64
 	// EventHistory is --event-history: how many past events a watch can go back to.
@@ -150,7 +148,6 @@ func Default() Config {
 		MaxSnapshots:      5,
 		MaxWALs:           5,
 		CORS:              []string{"*"},
-		HostWhitelist:     []string{"*"},
 		// A form body of up to 10 MiB is what etcd accepts on /v2/keys.
 		MaxRequestBytes: 10 << 20,
 		EventHistory:    100_000,

@@ -39,8 +39,6 @@ var groups = []group{
 			"How long one write to the disk may hang before the process ends, so that the others\ncan go on without it (0 waits for ever)."),
 		words("cors", func(s *settings) *[]string { return &s.CORS }, parseOrigins,
 			"Comma-separated origins that browsers may call from, or * for all."),
-		words("host-whitelist", func(s *settings) *[]string { return &s.HostWhitelist }, nil,
-			"Comma-separated host names that plain HTTP requests may be addressed to, or * for all."),
 	}},
 	{"Clustering", []option{
 		urls("initial-advertise-peer-urls", func(s *settings) *URLs { return &s.InitialAdvertisePeerURLs },
@@ -182,6 +180,7 @@ var accepted = []option{
 	nothing("auth-token", kindString, noV3),
 	nothing("auth-token-ttl", kindString, noV3),
 	nothing("bcrypt-cost", kindString, noV3),
+	nothing("host-whitelist", kindString, "requests are accepted whatever host they name"),
 	nothing("metrics", kindString, "all metrics are always exported"),
 	nothing("logger", kindString, "see --log-format"),
 	nothing("log-output", kindString, "logs go to standard error"),

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -53,19 +52,7 @@ It serves the etcd v2 API. "quorate serve" runs a server, the other commands are
 	})
 	cli.Register(root)
 
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	code := 1
-	var coded interface{ ExitCode() int }
-	if errors.As(err, &coded) {
-		code = coded.ExitCode()
-	}
-	if text := err.Error(); text != "" {
-		fmt.Fprintln(stderr, text)
-	}
-	return code
+	return cli.Report(stderr, root.ExecuteContext(ctx))
 }
 
 func writeVersion(w io.Writer) error {

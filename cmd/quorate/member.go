@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -19,11 +18,6 @@ import (
 
 // shutdownTime is how long requests that are under way may take when the server stops.
 const shutdownTime = 5 * time.Second
-
-// listeners are the open sockets of a server.
-type listeners struct {
-	client, peer []net.Listener
-}
 
 // newServer returns the HTTP server of the client URLs. Until the member is up it answers 503.
 func newServer(cfg *configs.Config, log hclog.Logger) *httpd.Server {
@@ -54,7 +48,7 @@ func newServer(cfg *configs.Config, log hclog.Logger) *httpd.Server {
 
 // runMember runs a member until ctx ends or the member has to stop by itself. server answers on the
 // client listeners already.
-func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, ls listeners, server *httpd.Server) error {
+func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, ls *listeners, server *httpd.Server) error {
 	options := store.Options{
 		Name:              cfg.Name,
 		ClientURLs:        cfg.AdvertiseClientURLs,
@@ -71,6 +65,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		StrictReconfig:    cfg.StrictReconfigCheck,
 		ForceNewCluster:   cfg.ForceNewCluster,
 		DiskStallLimit:    cfg.DiskStallLimit,
+		TLS:               ls.dial,
 		Logger:            log,
 	}
 	if firstStart {
@@ -103,8 +98,9 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 	select {
 	case <-ctx.Done():
 	case <-member.Done():
+		err = member.Err()
+	case err = <-ls.failed:
 	}
-	err = member.Err()
 	if errors.Is(err, store.ErrRemoved) {
 		log.Error(err.Error())
 		log.Info("the data-dir used by this member must be removed.", "dataDir", cfg.DataDir)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -13,34 +12,47 @@ import (
 
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/discovery"
+	"github.com/quorate/quorate/httpd"
 	"github.com/quorate/quorate/httpd/proxy"
 )
 
 // proxyStateFile keeps a proxy's peer URLs, below the data directory.
 const proxyStateFile = "cluster"
 
-// runProxy runs a proxy until ctx ends. ls holds the client listeners if they are open already.
-func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *listeners) error {
-	stateFile := filepath.Join(cfg.ProxyDir(), proxyStateFile)
-	peerURLs, known, err := proxy.Load(stateFile)
+// proxyShutdownTime is how long requests under way may take when a proxy stops.
+const proxyShutdownTime = time.Second
+
+// startProxy runs a proxy from the beginning.
+func startProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger) error {
+	ls, err := openListeners(cfg, false)
 	if err != nil {
 		return err
 	}
-	if known && cfg.Discovery != "" {
-		log.Warn(fmt.Sprintf("discovery token ignored since the proxy has already been initialized. Valid cluster file found at %q", stateFile))
+	defer ls.close()
+	return runProxy(ctx, cfg, log, ls)
+}
+
+// fallBack runs a proxy where the start as a member ended. The server that answered 503 meanwhile
+// has to let go of the client listeners first; the peer listeners are not needed any more.
+func fallBack(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *listeners, server *httpd.Server) error {
+	shutdown, cancel := context.WithTimeout(ctx, shutdownTime)
+	defer cancel()
+	if err := server.Shutdown(shutdown); err != nil {
+		log.Warn("some requests were cut off", "error", err)
 	}
-	if !known {
-		if peerURLs, err = proxyPeers(ctx, cfg, log); err != nil {
-			return err
-		}
-		if err := proxy.Save(stateFile, peerURLs); err != nil {
-			return err
-		}
+	ls.close()
+	return startProxy(ctx, cfg, log)
+}
+
+// runProxy runs a proxy until ctx ends.
+func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *listeners) error {
+	peerURLs, err := proxyPeers(ctx, cfg, log)
+	if err != nil {
+		return err
 	}
-	log.Info(fmt.Sprintf("proxy: using peer urls %v", peerURLs))
 	p := proxy.New(proxy.Options{
 		PeerURLs:        peerURLs,
-		StateFile:       stateFile,
+		StateFile:       filepath.Join(cfg.ProxyDir(), proxyStateFile),
 		Readonly:        cfg.Proxy == configs.ProxyReadonly,
 		FailureWait:     cfg.ProxyFailureWait,
 		RefreshInterval: cfg.ProxyRefreshInterval,
@@ -49,25 +61,18 @@ func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *li
 			DialTimeout:  cfg.ProxyDialTimeout,
 			WriteTimeout: cfg.ProxyWriteTimeout,
 			ReadTimeout:  cfg.ProxyReadTimeout,
+			TLS:          ls.dial,
 		}),
 		Logger: log.Named("proxy"),
 	})
-	if ls == nil {
-		ls = &listeners{}
-		if ls.client, err = openListeners(cfg.ListenClientURLs); err != nil {
-			return err
-		}
-	} else if ls.client, err = reopen(ls, cfg); err != nil {
-		return err
+	server := &http.Server{
+		Handler:           p,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       5 * time.Minute,
+		ErrorLog:          log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	server := &http.Server{Handler: p, ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 1 << 20}
-	served := make(chan error, len(ls.client))
-	for _, l := range ls.client {
-		go func() { served <- server.Serve(l) }()
-		log.Info("serving clients as a proxy", "address", l.Addr().String())
-	}
+	ls.serve(log, server.Serve, p)
 	runCtx, stop := context.WithCancel(ctx)
-	defer stop()
 	running := make(chan struct{})
 	go func() {
 		defer close(running)
@@ -78,28 +83,38 @@ func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *li
 	}
 	select {
 	case <-ctx.Done():
-	case err = <-served:
+	case err = <-ls.failed:
 	}
 	stop()
 	<-running
-	if errors.Is(err, http.ErrServerClosed) {
-		err = nil
+	// Watches are cut off, once everything else has had its time.
+	shutdown, cancel := context.WithTimeout(context.Background(), proxyShutdownTime)
+	defer cancel()
+	if e := server.Shutdown(shutdown); e != nil {
+		e = server.Close()
+		err = errors.Join(err, e)
 	}
-	return errors.Join(err, server.Close())
+	return err
 }
 
-// reopen opens the client listeners again after the server that answered 503 has let go of them.
-func reopen(ls *listeners, cfg *configs.Config) ([]net.Listener, error) {
-	for _, l := range append(ls.client, ls.peer...) {
-		l.Close()
-	}
-	return openListeners(cfg.ListenClientURLs)
-}
-
-// proxyPeers finds the peer URLs of the cluster that a proxy is to stand in front of.
+// proxyPeers finds the peer URLs of the cluster that a proxy is to stand in front of: those of its
+// last run, or else what the configuration says. A full cluster is what discovery is to find.
 func proxyPeers(ctx context.Context, cfg *configs.Config, log hclog.Logger) ([]string, error) {
+	stateFile := filepath.Join(cfg.ProxyDir(), proxyStateFile)
+	saved, known, err := proxy.Load(stateFile)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		if cfg.Discovery != "" {
+			log.Warn(fmt.Sprintf("discovery token ignored since the proxy has already been initialized. Valid cluster file found at %q", stateFile))
+		}
+		if cfg.DiscoverySRV != "" {
+			log.Warn(fmt.Sprintf("discovery-srv ignored since the proxy has already been initialized. Valid cluster file found at %q", stateFile))
+		}
+		return saved, nil
+	}
 	text := cfg.InitialCluster
-	var err error
 	switch {
 	case cfg.Discovery != "":
 		text, err = discovery.Lookup(ctx, discoveryOptions(cfg, log))
@@ -120,5 +135,6 @@ func proxyPeers(ctx context.Context, cfg *configs.Config, log hclog.Logger) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("error setting up initial cluster: %w", err)
 	}
-	return cluster.PeerURLs(), nil
+	// From now on this directory is a proxy's, whatever the flags of the next start say.
+	return cluster.PeerURLs(), proxy.Save(stateFile, cluster.PeerURLs())
 }

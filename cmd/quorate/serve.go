@@ -5,29 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
 
+	"github.com/quorate/quorate/cmd/quorate/cli"
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/discovery"
 	"github.com/quorate/quorate/store/disk"
 )
-
-// exitError ends the process with a code. Its text, if any, is printed.
-type exitError struct {
-	code int
-	text string
-}
-
-func (e *exitError) Error() string { return e.text }
-func (e *exitError) ExitCode() int { return e.code }
 
 // serve runs a server until it is told to stop, or has to. Errors carry the code to exit with.
 func serve(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
@@ -45,11 +33,13 @@ func serve(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	if err != nil {
 		return refuse(log, err)
 	}
-	for _, n := range cfg.Warnings() {
-		logNotice(log, n)
-	}
 	ctx, signals := untilSignal(ctx, log)
-	if err := serveConfig(ctx, cfg, log); err != nil {
+	defer signals.stop()
+	err = serveConfig(ctx, cfg, log)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // told to stop while it was waiting for something
+	}
+	if err != nil {
 		var failure *discovery.Failure
 		if errors.As(err, &failure) {
 			for _, line := range failure.Lines {
@@ -58,7 +48,7 @@ func serve(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 		} else {
 			log.Error(err.Error())
 		}
-		return &exitError{code: 1}
+		return &cli.ExitError{Code: configs.ExitRefused}
 	}
 	signals.end()
 	return nil
@@ -71,13 +61,13 @@ func refuse(log hclog.Logger, err error) error {
 		return err
 	}
 	if refused.Exit == configs.ExitUsage {
-		return &exitError{code: refused.Exit, text: refused.Error() + "\n" + configs.ShortUsage}
+		return &cli.ExitError{Code: refused.Exit, Text: refused.Error() + "\n" + configs.ShortUsage}
 	}
 	log.Error(refused.Error())
 	if refused.Hint != "" {
 		log.Error(refused.Hint)
 	}
-	return &exitError{code: refused.ExitCode()}
+	return &cli.ExitError{Code: refused.Exit}
 }
 
 // serveConfig looks at the data directory and starts what it, or the configuration, says.
@@ -87,10 +77,14 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		return err
 	}
 	firstStart := state == disk.Empty
+	for _, name := range disk.UnknownEntries(cfg.DataDir) {
+		if name != fixtures {
+			log.Warn(fmt.Sprintf("found invalid file/dir %s under data dir %s (Ignore this if you are upgrading etcd)", name, cfg.DataDir))
+		}
+	}
 	for _, line := range cfg.EffectiveValues(firstStart) {
 		log.Info(line)
 	}
-	raiseFileLimit(log)
 	switch state {
 	case disk.Member:
 		log.Info("the server is already initialized as member before, starting as member...")
@@ -99,68 +93,27 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		}
 	case disk.Proxy:
 		log.Info("the server is already initialized as proxy before, starting as proxy...")
-		return runProxy(ctx, cfg, log, nil)
+		return startProxy(ctx, cfg, log)
 	default:
 		if cfg.Proxy != configs.ProxyOff {
-			return runProxy(ctx, cfg, log, nil)
+			return startProxy(ctx, cfg, log)
 		}
 	}
 
-	var ls listeners
-	defer func() {
-		for _, l := range append(ls.client, ls.peer...) {
-			l.Close()
-		}
-	}()
-	if ls.client, err = openListeners(cfg.ListenClientURLs); err != nil {
+	ls, err := openListeners(cfg, true)
+	if err != nil {
 		return err
 	}
-	if ls.peer, err = openListeners(cfg.ListenPeerURLs); err != nil {
-		return err
-	}
+	defer ls.close()
 	server := newServer(cfg, log)
-	served := make(chan error, len(ls.client))
-	for _, l := range ls.client {
-		go func() { served <- server.Serve(l) }()
-		log.Info("serving clients", "address", l.Addr().String())
-	}
+	ls.serve(log, server.Serve, server.Handler())
 	err = runMember(ctx, cfg, firstStart, log, ls, server)
 	var failure *discovery.Failure
 	if errors.As(err, &failure) && failure.Fallback && cfg.DiscoveryFallback == configs.FallbackProxy {
 		log.Info(discovery.FallbackNotice)
-		return runProxy(ctx, cfg, log, &ls)
+		return fallBack(ctx, cfg, log, ls, server)
 	}
 	return err
-}
-
-func openListeners(urls configs.URLs) ([]net.Listener, error) {
-	var out []net.Listener
-	for _, text := range urls {
-		u, err := url.Parse(text)
-		if err != nil {
-			return out, err
-		}
-		l, err := net.Listen("tcp", u.Host)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, l)
-	}
-	return out, nil
-}
-
-// raiseFileLimit lets this process have as many open files, and so connections, as it may.
-func raiseFileLimit(log hclog.Logger) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		log.Warn("the limit of open files is not known", "error", err)
-		return
-	}
-	limit.Cur = limit.Max
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		log.Warn("the limit of open files was not raised", "error", err)
-	}
-	log.Debug("limit of open files", "files", limit.Cur, "processors", runtime.GOMAXPROCS(0))
 }
 
 func newLogger(cfg *configs.Config, stderr io.Writer) hclog.Logger {
@@ -194,23 +147,33 @@ func logLine(log hclog.Logger, line discovery.LogLine) {
 // stopSignals ends the process by the signal that it was stopped with, so that whoever started it
 // sees why it ended.
 type stopSignals struct {
-	got chan os.Signal
+	incoming chan os.Signal
+	got      chan os.Signal
+	done     chan struct{}
 }
 
 // untilSignal returns a context that ends with the first SIGTERM or SIGINT.
 func untilSignal(ctx context.Context, log hclog.Logger) (context.Context, stopSignals) {
 	ctx, cancel := context.WithCancel(ctx)
-	incoming := make(chan os.Signal, 1)
-	signal.Notify(incoming, syscall.SIGTERM, syscall.SIGINT)
-	s := stopSignals{got: make(chan os.Signal, 1)}
+	s := stopSignals{incoming: make(chan os.Signal, 1), got: make(chan os.Signal, 1), done: make(chan struct{})}
+	signal.Notify(s.incoming, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
-		sig := <-incoming
-		log.Info(fmt.Sprintf("received %s signal, shutting down...", sig))
-		s.got <- sig
-		signal.Stop(incoming) // a second one ends the process at once
-		cancel()
+		defer cancel()
+		select {
+		case sig := <-s.incoming:
+			log.Info(fmt.Sprintf("received %s signal, shutting down...", sig))
+			s.got <- sig
+			signal.Stop(s.incoming) // a second one ends the process at once
+		case <-s.done:
+		}
 	}()
 	return ctx, s
+}
+
+// stop ends the waiting for signals.
+func (s stopSignals) stop() {
+	signal.Stop(s.incoming)
+	close(s.done)
 }
 
 // end ends this process by the signal that was received, if there was one. The first process of a
