@@ -226,9 +226,9 @@ func TestSnapshotDependsOnStateAlone(t *testing.T) {
 		b := tree.Begin(epoch)
 		if tree == second { // use up some slots
 			for i := range 50 {
-				_, _ = b.Do(Op{Action: Set, Path: fmt.Sprintf("/tmp/%d", i)})
+				_, _ = b.Do(Op{Action: Set, Path: fmt.Sprintf("/gone/%d", i)})
 			}
-			_, _ = b.Do(Op{Action: Delete, Path: "/tmp", Recursive: true})
+			_, _ = b.Do(Op{Action: Delete, Path: "/gone", Recursive: true})
 			b.Skip(1)
 		} else {
 			b.Skip(52)
