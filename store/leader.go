@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -151,7 +152,10 @@ func (s *Store) writeBeginning() error {
 		m = s.fsm.Membership()
 	}
 	if m.Epoch < s.identity.Epoch {
-		own, _ := m.Find(s.self)
+		own, ok := m.Find(s.self)
+		if !ok { // the log ends before this member was added
+			own.PeerURLs = slices.Sorted(slices.Values(s.options.AdvertisePeerURLs))
+		}
 		c := fsm.Change{ID: s.self, Epoch: s.identity.Epoch, Name: s.options.Name, PeerURLs: own.PeerURLs}
 		if err := s.command(&fsm.Command{Kind: fsm.KindReset, Change: c}); err != nil {
 			return err
@@ -199,7 +203,7 @@ func (s *Store) reconcile(ctx context.Context) {
 			s.removeSelf(r, server)
 			return
 		}
-		if err := r.RemoveServer(server.ID, 0, timeout).Error(); err != nil {
+		if err := r.wait(r.RemoveServer(server.ID, 0, timeout)); err != nil {
 			s.log.Warn("member not removed yet", "member", formatID(id), "error", err)
 			return
 		}
@@ -210,13 +214,13 @@ func (s *Store) reconcile(ctx context.Context) {
 		id := serverID(member.ID)
 		switch {
 		case !ok:
-			if err := r.AddNonvoter(id, raft.ServerAddress(id), 0, timeout).Error(); err != nil {
+			if err := r.wait(r.AddNonvoter(id, raft.ServerAddress(id), 0, timeout)); err != nil {
 				s.log.Warn("member not added yet", "member", formatID(member.ID), "error", err)
 				return
 			}
 			s.log.Info("added member, it gets the log and will vote once it has caught up", "member", formatID(member.ID))
 		case server.Suffrage != raft.Voter && s.caughtUp(ctx, r, member.ID):
-			if err := r.AddVoter(id, raft.ServerAddress(id), 0, timeout).Error(); err != nil {
+			if err := r.wait(r.AddVoter(id, raft.ServerAddress(id), 0, timeout)); err != nil {
 				s.log.Warn("member not promoted yet", "member", formatID(member.ID), "error", err)
 				return
 			}
@@ -229,7 +233,7 @@ func (s *Store) reconcile(ctx context.Context) {
 const maxLag = 64
 
 // caughtUp says whether a member has applied nearly all that is committed.
-func (s *Store) caughtUp(ctx context.Context, r *raft.Raft, id uint64) bool {
+func (s *Store) caughtUp(ctx context.Context, r *runningRaft, id uint64) bool {
 	if _, ok := s.peers.Active(id); !ok {
 		s.peers.Connect(id)
 		return false
@@ -248,13 +252,13 @@ func (s *Store) caughtUp(ctx context.Context, r *raft.Raft, id uint64) bool {
 }
 
 // removeSelf lets a leader go that was removed: another member takes the lead and removes it.
-func (s *Store) removeSelf(r *raft.Raft, server raft.Server) {
-	err := r.LeadershipTransfer().Error()
+func (s *Store) removeSelf(r *runningRaft, server raft.Server) {
+	err := r.wait(r.LeadershipTransfer())
 	if err == nil {
 		return
 	}
 	s.log.Warn("leadership was not handed over before this member leaves", "error", err)
-	if err := r.RemoveServer(server.ID, 0, s.options.ElectionTimeout).Error(); err != nil && !errors.Is(err, raft.ErrNotLeader) {
+	if err := r.wait(r.RemoveServer(server.ID, 0, s.options.ElectionTimeout)); err != nil && !errors.Is(err, raft.ErrNotLeader) {
 		s.log.Warn("this member was not removed yet", "error", err)
 	}
 }

@@ -43,6 +43,27 @@ func (s *Store) raftConfig() *raft.Config {
 	return c
 }
 
+// runningRaft is raft from one start to the next stop within this process.
+type runningRaft struct {
+	*raft.Raft
+	transport *peer.Transport
+	down      chan struct{} // closed once raft has been shut down
+}
+
+// wait returns the error of a future. Raft forgets some futures when it is shut down, those of
+// entries on their way to the state machine: they end here with raft.ErrRaftShutdown, which means
+// that the outcome is unknown.
+func (r *runningRaft) wait(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-r.down:
+		return raft.ErrRaftShutdown
+	}
+}
+
 // startRaft starts raft on what is on disk. On the first start of a new cluster every member
 // writes the same first configuration.
 func (s *Store) startRaft() error {
@@ -80,8 +101,7 @@ func (s *Store) startRaft() error {
 		}
 		return false
 	}))
-	s.transport.Store(transport)
-	s.raft.Store(r)
+	s.raft.Store(&runningRaft{Raft: r, transport: transport, down: make(chan struct{})})
 	if r.LastIndex() > 0 {
 		s.log.Info("log on disk", "lastIndex", r.LastIndex(), "term", r.CurrentTerm(), "applied", r.AppliedIndex())
 	}
@@ -112,8 +132,16 @@ func (s *Store) stopRaft() error {
 	if r == nil {
 		return nil
 	}
-	err := r.Shutdown().Error()
-	return errors.Join(err, s.transport.Load().Close())
+	select {
+	case <-r.down:
+		return nil // it was stopped before, and not started again
+	default:
+	}
+	// Without the transport raft need not wait for members that do not answer.
+	err := r.transport.Close()
+	err = errors.Join(err, r.Shutdown().Error())
+	close(r.down)
+	return err
 }
 
 // restartRaft stops raft, lets change alter what is on disk, and starts raft again in this process.
@@ -185,7 +213,7 @@ func (s *Store) apply(entry []byte, idle func() bool) error {
 	r := s.raft.Load()
 	term := r.CurrentTerm()
 	future := r.Apply(entry, 0)
-	if err := future.Error(); err != nil {
+	if err := r.wait(future); err != nil {
 		return err
 	}
 	if response := future.Response(); response != nil {
@@ -199,16 +227,15 @@ func (s *Store) apply(entry []byte, idle func() bool) error {
 	return nil
 }
 
-func (s *Store) nudge(r *raft.Raft, index, term uint64) {
-	transport := s.transport.Load()
+func (s *Store) nudge(r *runningRaft, index, term uint64) {
 	for _, server := range r.GetConfiguration().Configuration().Servers {
 		if id, err := parseServerID(server.ID); err == nil && id != s.self {
-			transport.Nudge(server.ID, index, term, term)
+			r.transport.Nudge(server.ID, index, term, term)
 		}
 	}
 }
 
-func voters(r *raft.Raft) int {
+func voters(r *runningRaft) int {
 	n := 0
 	for _, server := range r.GetConfiguration().Configuration().Servers {
 		if server.Suffrage == raft.Voter {
@@ -240,7 +267,7 @@ func (s *Store) takeSnapshots() {
 			s.log.Error("the length of log to keep was not set", "error", err)
 		}
 		start := time.Now()
-		if err := r.Snapshot().Error(); err != nil {
+		if err := r.wait(r.Snapshot()); err != nil {
 			if !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
 				s.log.Warn("no snapshot was taken, trying again later", "error", err)
 			}

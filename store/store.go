@@ -103,9 +103,8 @@ type Store struct {
 	confirms, readIndex sharedRound
 
 	// raft is replaced when raft has to be started again within this process.
-	raft      atomic.Pointer[raft.Raft]
-	transport atomic.Pointer[peer.Transport]
-	raftMu    sync.Mutex // held while raft is started or stopped
+	raft   atomic.Pointer[runningRaft]
+	raftMu sync.Mutex // held while raft is started or stopped
 
 	// readyTerm is the term in which this member leads and has applied its first command.
 	readyTerm atomic.Uint64
@@ -320,7 +319,7 @@ func (s *Store) closePeers() error {
 
 // handOver moves leadership to another member, so that the cluster does not have to notice first
 // that its leader is gone.
-func (s *Store) handOver(r *raft.Raft) {
+func (s *Store) handOver(r *runningRaft) {
 	if r.State() != raft.Leader || voters(r) < 2 {
 		return
 	}
