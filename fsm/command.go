@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/fsm/tree"
 )
 
@@ -36,6 +37,8 @@ const (
 	KindClusterVersion Kind = 8
 	// KindReset makes one member the only one, after a disaster.
 	KindReset Kind = 9
+	// KindAuth changes users, roles, or the switch that puts them in force.
+	KindAuth Kind = 10
 )
 
 // RequestID names one request of one run of one member, so that a request that was sent to two
@@ -59,6 +62,8 @@ type Command struct {
 	Write tree.Write
 	// Change is set for the kinds about members.
 	Change Change
+	// Auth is set for KindAuth.
+	Auth *auth.Change
 }
 
 // Change is a change of members.
@@ -97,9 +102,14 @@ func AppendCommand(dst []byte, c *Command) ([]byte, error) {
 	case KindTick:
 	case KindWrite:
 		dst = appendWrite(dst, &c.Write)
+	case KindAuth:
+		var err error
+		if dst, err = appendJSON(dst, c.Auth); err != nil {
+			return nil, fmt.Errorf("encode change of users and roles: %w", err)
+		}
 	default:
 		var err error
-		if dst, err = appendChange(dst, &c.Change); err != nil {
+		if dst, err = appendJSON(dst, &c.Change); err != nil {
 			return nil, fmt.Errorf("encode change of members: %w", err)
 		}
 	}
@@ -107,8 +117,8 @@ func AppendCommand(dst []byte, c *Command) ([]byte, error) {
 	return dst, nil
 }
 
-func appendChange(dst []byte, c *Change) ([]byte, error) {
-	b, err := json.Marshal(c)
+func appendJSON(dst []byte, v any) ([]byte, error) {
+	b, err := json.Marshal(v)
 	return append(dst, b...), err
 }
 
@@ -209,6 +219,12 @@ func decodeCommand(b []byte, c *Command) error {
 			return fmt.Errorf("change of members: %w", err)
 		}
 		return nil
+	case KindAuth:
+		c.Auth = new(auth.Change)
+		if err := json.Unmarshal(d.b, c.Auth); err != nil {
+			return fmt.Errorf("change of users and roles: %w", err)
+		}
+		return c.Auth.Check()
 	}
 	return fmt.Errorf("kind %d is not known to this version of quorate: run a newer one", c.Kind)
 }

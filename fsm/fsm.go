@@ -1,11 +1,12 @@
-// Package fsm is what the members agree on: the key tree, who belongs to the cluster, and which
-// requests have been applied. It is driven by the entries of the raft log and nothing else, so two
+// Package fsm is what the members agree on: the key tree, users and roles, who belongs to the cluster,
+// and which requests have been applied. It is driven by the entries of the raft log and nothing else, so two
 // members at one raft index hold the same state.
 //
 // An entry holds many commands and one time, the leader's. The state machine never reads a clock.
 package fsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/fsm/tree"
 )
 
@@ -23,6 +25,8 @@ import (
 type Result struct {
 	// Event is what a write did; nil for a refusal and for other kinds of commands.
 	Event *tree.Event
+	// Auth is what became of a user or role; nil for other kinds of commands.
+	Auth *auth.Outcome
 	// Err is the refusal, an *api.Error or *api.StatusError. A refusal is an outcome like any other.
 	Err error
 }
@@ -56,6 +60,7 @@ type FSM struct {
 	broken   bool     // raft's goroutine only
 
 	membership atomic.Pointer[Membership]
+	auth       atomic.Pointer[auth.State]
 	applied    atomic.Uint64
 	volume     atomic.Pointer[Volume]
 
@@ -78,6 +83,7 @@ type waiter struct {
 func New(self uint64, eventHistory int, hooks Hooks) *FSM {
 	f := &FSM{self: self, tree: tree.New(eventHistory), hooks: hooks, requests: make(requests)}
 	f.membership.Store(&Membership{})
+	f.auth.Store(&auth.State{})
 	f.volume.Store(&Volume{})
 	return f
 }
@@ -87,6 +93,9 @@ func (f *FSM) Tree() *tree.Tree { return f.tree }
 
 // Membership returns who belongs to the cluster now.
 func (f *FSM) Membership() *Membership { return f.membership.Load() }
+
+// Auth returns the users and roles as they are now.
+func (f *FSM) Auth() *auth.State { return f.auth.Load() }
 
 // Applied returns the raft index of the last entry that was applied here.
 func (f *FSM) Applied() uint64 { return f.applied.Load() }
@@ -197,6 +206,11 @@ func (f *FSM) apply(entry *raft.Log) error {
 				op.Expires = expires(clock, c.Write.TTL)
 			}
 			result.Event, result.Err = batch.Do(op)
+		case KindAuth:
+			state, outcome, err := f.auth.Load().Apply(c.Auth)
+			f.auth.Store(state)
+			batch.Skip(outcome.Steps)
+			result.Auth, result.Err = &outcome, err
 		default:
 			var steps int
 			members, steps, result.Err = members.apply(c.Kind, c.Change)
@@ -259,6 +273,7 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 	f.requests = restoreRequests(head.Requests)
 	members := head.Membership
 	before := f.membership.Swap(&members)
+	f.auth.Store(cmp.Or(head.Auth, &auth.State{}))
 	f.setApplied(head.Applied)
 	f.hooks.MembersChanged(before, &members)
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/fsm/tree"
 )
 
@@ -31,7 +32,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type snapshotHead struct {
 	Applied    uint64     `json:"applied"`
 	Membership Membership `json:"membership"`
-	Requests   []runState `json:"requests,omitempty"`
+	// Auth is left out, and nil, as long as there has never been a user or role.
+	Auth     *auth.State `json:"auth,omitzero"`
+	Requests []runState  `json:"requests,omitempty"`
 }
 
 type snapshot struct {
@@ -41,7 +44,12 @@ type snapshot struct {
 
 func (f *FSM) snapshot() *snapshot {
 	return &snapshot{
-		head: snapshotHead{Applied: f.applied.Load(), Membership: *f.membership.Load(), Requests: f.requests.state()},
+		head: snapshotHead{
+			Applied:    f.applied.Load(),
+			Membership: *f.membership.Load(),
+			Auth:       f.auth.Load(),
+			Requests:   f.requests.state(),
+		},
 		tree: f.tree.Snapshot(),
 	}
 }
