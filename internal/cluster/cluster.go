@@ -59,7 +59,8 @@ type Options struct {
 	// Env is added to the environment of every member. ETCD_* and QUORATE_* of the test's own
 	// environment never reach it.
 	Env []string
-	// Dir holds data directories and logs. Empty means a temporary directory, removed at the end.
+	// Dir holds data directories and logs. Empty means a temporary directory, removed at the end
+	// unless CLUSTER_KEEP is set in the environment.
 	Dir string
 	// Names are the members' names. Empty means m0, m1, …
 	Names []string
@@ -94,7 +95,13 @@ func New(tb TB, opts Options) *Cluster {
 			tb.Fatalf("make the cluster's directory: %v", err)
 		}
 		c.dir = dir
-		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+		tb.Cleanup(func() {
+			if os.Getenv("CLUSTER_KEEP") != "" {
+				tb.Logf("kept %s", dir)
+				return
+			}
+			_ = os.RemoveAll(dir)
+		})
 	} else if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		tb.Fatalf("make the cluster's directory: %v", err)
 	}

@@ -24,6 +24,8 @@ type Member struct {
 	Boot []string
 	// Flags are the member's own, after all others, so that they win.
 	Flags []string
+	// Wrap is a command that becomes the process, such as ip netns exec NAME. Empty means none.
+	Wrap []string
 
 	cluster *Cluster
 	logPath string
@@ -41,7 +43,7 @@ type run struct {
 
 // Exit says how a process ended: by itself with a code, or by a signal.
 type Exit struct {
-	Code   int // -1 when a signal ended it
+	Code   int            // -1 when a signal ended it
 	Signal syscall.Signal // -1 when it ended by itself
 }
 
@@ -111,7 +113,8 @@ func (m *Member) start(args []string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(path, slices.Concat(lead, args)...)
+	argv := slices.Concat(m.Wrap, []string{path}, lead, args)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(cleanEnv(), m.cluster.opts.Env...)
 	if err := spawn(cmd); err != nil {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -211,11 +212,14 @@ func TestRestartKeepsIdentity(t *testing.T) {
 	m.Start("--initial-advertise-peer-urls", "http://127.0.0.1:1")
 	c.WaitReady()
 	wantValue(t, m, "/x", "1")
-	after, err := m.MemberList(limit(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(after) != 1 || after[0].ID != before[0].ID || after[0].PeerURLs[0] != before[0].PeerURLs[0] || after[0].Name != "renamed" {
-		t.Errorf("the member is now %+v, was %+v; only its name should have changed", after, before)
-	}
+	cluster.Eventually(t, "the new name", func(ctx context.Context) error {
+		after, err := m.MemberList(ctx)
+		if err != nil {
+			return err
+		}
+		if len(after) != 1 || after[0].ID != before[0].ID || after[0].PeerURLs[0] != before[0].PeerURLs[0] || after[0].Name != "renamed" {
+			return fmt.Errorf("the member is now %+v, was %+v; only its name should change", after, before)
+		}
+		return nil
+	})
 }

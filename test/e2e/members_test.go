@@ -82,6 +82,25 @@ func changeMembers(t *testing.T, via *cluster.Member, want int, method, id strin
 	})
 }
 
+// waitVoter waits until a new member has been made a voter. In etcd it is one from the start.
+func waitVoter(t *testing.T, c *cluster.Cluster, in *cluster.Member) {
+	t.Helper()
+	if kind() != cluster.Quorate {
+		return
+	}
+	id := c.ID(in)
+	cluster.Eventually(t, in.Name+" to be promoted", func(context.Context) error {
+		for _, m := range c.Running() {
+			for line := range strings.Lines(m.Log()) {
+				if strings.Contains(line, "promoted member") && strings.Contains(line, id) {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("nobody says that %s votes", id)
+	})
+}
+
 // TestReplaceEachMember replaces every member of three by a new one, the leader included, while writes come in.
 func TestReplaceEachMember(t *testing.T) {
 	t.Parallel()
@@ -107,6 +126,7 @@ func TestReplaceEachMember(t *testing.T) {
 		changeMembers(t, via, http.StatusCreated, http.MethodPost, "", in.PeerURL)
 		in.Start()
 		c.WaitReady()
+		waitVoter(t, c, in)
 		l.progress(50)
 	}
 	l.verify(c)
@@ -154,6 +174,7 @@ func TestGrow(t *testing.T) {
 		}
 		in.Start()
 		c.WaitReady()
+		waitVoter(t, c, in)
 		wantValue(t, in, "/before/000/499", "499")
 	}
 	first.Kill()

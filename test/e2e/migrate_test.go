@@ -57,7 +57,11 @@ func TestMigrate(t *testing.T) {
 				m.Start()
 			} else {
 				m.Start()
-				l.progress(50)
+				// It knows who it is, and nobody knows where. The others go on all the while.
+				cluster.Eventually(t, "the moved member to answer", func(ctx context.Context) error {
+					_, err := m.MemberList(ctx)
+					return err
+				})
 				announce()
 			}
 			c.WaitReady()
