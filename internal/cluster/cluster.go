@@ -126,12 +126,14 @@ func New(tb TB, opts Options) *Cluster {
 	return c
 }
 
-// Start makes a cluster, starts all its members and returns when they serve and have a leader.
+// Start makes a cluster, starts all its members and returns when they serve, have a leader and know each
+// other's client URLs.
 func Start(tb TB, opts Options) *Cluster {
 	tb.Helper()
 	c := New(tb, opts)
 	c.StartAll()
 	c.WaitReady()
+	c.waitPublished()
 	return c
 }
 

@@ -99,7 +99,14 @@ var build = sync.OnceValue(func() built {
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "github.com/quorate/quorate/cmd/quorate")...)
+	// The tests of another module build it too, with the versions that this module has chosen.
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/quorate/quorate").Output()
+	if err != nil {
+		b.err = fmt.Errorf("find the module to build quorate: %w", err)
+		return b
+	}
+	cmd := exec.Command("go", append(args, "./cmd/quorate")...)
+	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		b.err = fmt.Errorf("build quorate: %w\n%s", err, out)
 	}

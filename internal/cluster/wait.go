@@ -72,6 +72,25 @@ func (c *Cluster) whileRunning(m *Member, what string, condition func(ctx contex
 	})
 }
 
+// waitPublished waits until every member lists the client URLs of all.
+func (c *Cluster) waitPublished() {
+	c.tb.Helper()
+	for _, m := range c.Members {
+		c.whileRunning(m, m.Name+" to know the client URLs of all", func(ctx context.Context) error {
+			list, err := m.MemberList(ctx)
+			if err != nil {
+				return err
+			}
+			for _, l := range list {
+				if len(l.ClientURLs) == 0 {
+					return fmt.Errorf("those of %s are missing", l.Name)
+				}
+			}
+			return nil
+		})
+	}
+}
+
 // WaitLog waits until the member's log since its last start contains text.
 func (m *Member) WaitLog(text string) {
 	m.cluster.tb.Helper()

@@ -30,11 +30,7 @@ func etcdctl(t *testing.T, c *cluster.Cluster, args ...string) *exec.Cmd {
 // TestEtcdctl runs commands and compares what they print with what they print when they speak with etcd.
 func TestEtcdctl(t *testing.T) {
 	c := start(t, 3)
-	tests := []struct {
-		args string
-		want string // a regular expression for the whole output
-		code int
-	}{
+	tests := []run{
 		{"set /app/port 80", "80\n", 0},
 		{"get /app/port", "80\n", 0},
 		{"get /app", "/app: is a directory\n", 1},
@@ -57,27 +53,48 @@ func TestEtcdctl(t *testing.T) {
 		{"rm --recursive /app", "", 0},
 		{"member list", "(" + `[0-9a-f]+: name=m\d peerURLs=http://\S+ clientURLs=http://\S+ isLeader=(true|false)\n` + "){3}", 0},
 		{"cluster-health", "(" + `member [0-9a-f]+ is healthy: got healthy result from http://\S+\n` + "){3}cluster is healthy\n", 0},
+	}
+	for _, tt := range tests {
+		tt.check(t, c)
+	}
+}
+
+// TestEtcdctlAuth switches authentication on and off.
+func TestEtcdctlAuth(t *testing.T) {
+	c := start(t, 3)
+	for _, tt := range []run{
 		{"user add root:secret", "User root created\n", 0},
 		{"auth enable", "Authentication Enabled\n", 0},
 		{"-u root:secret set /x 1", "1\n", 0},
 		{"-u root:secret role get guest", `Role: guest\nKV Read:\n\t/\*\nKV Write:\n\t/\*\n`, 0},
 		{"-u root:wrong set /x 1", `Error:  110: The request requires user authentication \(Insufficient credentials\) \[0\]\n`, 4},
 		{"-u root:secret auth disable", "Authentication Disabled\n", 0},
+	} {
+		tt.check(t, c)
 	}
-	for _, tt := range tests {
-		out, err := etcdctl(t, c, strings.Fields(tt.args)...).CombinedOutput()
-		code := 0
-		if exit, ok := err.(*exec.ExitError); ok {
-			code = exit.ExitCode()
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if !regexp.MustCompile("^(" + tt.want + ")$").Match(out) {
-			t.Errorf("etcdctl %s printed %q, want %q", tt.args, out, tt.want)
-		}
-		if code != tt.code {
-			t.Errorf("etcdctl %s ended with %d, want %d", tt.args, code, tt.code)
-		}
+}
+
+// run is one call of etcdctl.
+type run struct {
+	args string
+	want string // a regular expression for the whole output
+	code int
+}
+
+func (r run) check(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	out, err := etcdctl(t, c, strings.Fields(r.args)...).CombinedOutput()
+	code := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile("^(" + r.want + ")$").Match(out) {
+		t.Errorf("etcdctl %s printed %q, want %q", r.args, out, r.want)
+	}
+	if code != r.code {
+		t.Errorf("etcdctl %s ended with %d, want %d", r.args, code, r.code)
 	}
 }
 
