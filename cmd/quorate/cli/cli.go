@@ -46,11 +46,11 @@ func Register(root *cobra.Command) {
 			g.getCommand(), g.lsCommand(),
 			g.setCommand(), g.mkCommand(), g.updateCommand(), g.rmCommand(), g.rmdirCommand(),
 			g.mkdirCommand(), g.setdirCommand(), g.updatedirCommand(),
-			g.watchCommand(), g.execWatchCommand(),
+			g.watchCommand(), g.execWatchCommand(), g.lockCommand(),
 		},
 		groupCluster: {
-			g.memberCommand(), g.clusterHealthCommand(),
-			g.userCommand(), g.roleCommand(), g.authCommand(),
+			g.memberCommand(), g.clusterHealthCommand(), g.statusCommand(), g.healthCommand(),
+			g.userCommand(), g.roleCommand(), g.authCommand(), g.discoveryCommand(),
 		},
 	} {
 		for _, c := range commands {

@@ -5,9 +5,13 @@ package cli_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -266,3 +270,29 @@ func TestAuth(t *testing.T) {
 		}
 	}
 }
+
+// proxy stands between the program and etcd, and can be cut.
+type proxy struct {
+	*httptest.Server
+	gone atomic.Bool
+}
+
+func newProxy(t *testing.T, to string) *proxy {
+	target, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{}
+	through := httputil.NewSingleHostReverseProxy(target)
+	through.ErrorLog = log.New(io.Discard, "", 0)
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.gone.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *proxy) cut() { p.gone.Store(true) }

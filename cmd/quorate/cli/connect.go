@@ -77,12 +77,13 @@ func (g *globals) given() string {
 
 // session is one run of a verb: a client and where to print.
 type session struct {
-	client   *client.Client
-	keys     *client.Keys
-	in       io.Reader
-	out, err io.Writer
-	format   string
-	writing  bool // the request changes something
+	client    *client.Client
+	keys      *client.Keys
+	transport http.RoundTripper // for what is not the v2 API
+	in        io.Reader
+	out, err  io.Writer
+	format    string
+	writing   bool // the request changes something
 }
 
 // open checks the global flags and makes a client; it may ask for a password. Nothing is sent yet,
@@ -109,6 +110,7 @@ func (g *globals) open(cmd *cobra.Command) (*session, error) {
 	}
 	config.Endpoints = endpoints
 	config.TLS.ServerName = domain
+	s.transport = &http.Transport{TLSClientConfig: config.TLS}
 	if s.client, err = client.New(config); err != nil {
 		return nil, usagef("%v", err)
 	}
