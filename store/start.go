@@ -11,10 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/quorate/quorate/api"
-	"github.com/quorate/quorate/fsm"
 	"github.com/quorate/quorate/store/disk"
 	"github.com/quorate/quorate/store/peer"
 )
@@ -45,11 +42,11 @@ func (s *Store) found(ctx context.Context) (disk.Identity, error) {
 	// A member that has once taken part and comes back with an empty disk has forgotten what it
 	// voted for and what it acknowledged.
 	for _, u := range s.othersURLs(identity.Member, identity.Initial) {
-		_, members, err := s.fetchMembers(ctx, u, time.Second)
+		roster, err := s.fetchMembers(ctx, u, time.Second)
 		if err != nil {
 			continue
 		}
-		for _, m := range members {
+		for _, m := range roster.Members {
 			if m.ID == formatID(identity.Member) && len(m.ClientURLs) > 0 {
 				return identity, fmt.Errorf("member %s has already been bootstrapped: its data is lost; remove it (quorate member remove %s), add it again (quorate member add %s %s), and start it with --initial-cluster-state existing and an empty data directory",
 					m.ID, m.ID, s.options.Name, strings.Join(s.options.AdvertisePeerURLs, ","))
@@ -77,12 +74,11 @@ func (s *Store) join(ctx context.Context) (disk.Identity, error) {
 		return identity, fmt.Errorf("couldn't find local name %q in the initial cluster configuration", s.options.Name)
 	}
 	slices.Sort(others)
-	var cluster uint64
-	var members []api.Member
+	var roster peer.Roster
 	found := false
 	for _, u := range others {
 		var err error
-		if cluster, members, err = s.fetchMembers(ctx, u, 10*time.Second); err == nil {
+		if roster, err = s.fetchMembers(ctx, u, 10*time.Second); err == nil {
 			found = true
 			break
 		}
@@ -91,7 +87,8 @@ func (s *Store) join(ctx context.Context) (disk.Identity, error) {
 	if !found {
 		return identity, errors.New("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given urls")
 	}
-	identity.Cluster = cluster
+	identity.Cluster, identity.Epoch = roster.Cluster, roster.Epoch
+	cluster, members := roster.Cluster, roster.Members
 	if len(members) != len(s.options.Initial) {
 		return identity, fmt.Errorf("error validating peerURLs {ClusterID:%s Members:[%s]}: member count is unequal: --initial-cluster names %d members, the cluster has %d",
 			formatID(cluster), listMembers(members), len(s.options.Initial), len(members))
@@ -153,7 +150,7 @@ func (s *Store) othersURLs(self uint64, members []disk.InitialMember) []string {
 	return out
 }
 
-func (s *Store) fetchMembers(ctx context.Context, peerURL string, timeout time.Duration) (uint64, []api.Member, error) {
+func (s *Store) fetchMembers(ctx context.Context, peerURL string, timeout time.Duration) (peer.Roster, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: s.options.TLS, DisableKeepAlives: true}}
@@ -177,44 +174,4 @@ func listens(listen, urls []string) bool {
 			return l.Hostname() == u.Hostname() || ip != nil && ip.IsUnspecified()
 		})
 	})
-}
-
-// forceNewCluster makes this member the only one: raft's configuration is rewritten on disk, with a
-// new recovery epoch, so that old members cannot speak to this one any more. The state machine
-// follows in the first term (KindReset).
-func (s *Store) forceNewCluster() error {
-	identity := s.identity
-	identity.Epoch = max(identity.Epoch+1, uint64(time.Now().UnixNano()))
-	logs, stable, snapshots := s.dir.LogStore(), s.dir.StableStore(), s.dir.Snapshots()
-	exists, err := raft.HasExistingState(logs, stable, snapshots)
-	if err != nil {
-		return fmt.Errorf("force new cluster: %w", err)
-	}
-	if !exists {
-		return errors.New("force new cluster: this member has never received anything of its cluster, so there is nothing to begin from")
-	}
-	// The epoch comes first: a crash before raft's configuration is rewritten then leaves a member
-	// that nobody speaks to, not one that speaks for two clusters.
-	if err := s.dir.WriteIdentity(identity); err != nil {
-		return err
-	}
-	s.identity = identity
-	config := s.raftConfig()
-	machine := fsm.New(0, 1, fsm.Hooks{
-		Deliver:        func([]fsm.Delivery) {},
-		MembersChanged: func(_, _ *fsm.Membership) {},
-		Fatal:          func(err error) { s.stop(err) },
-	})
-	// The transport is only asked how it encodes addresses.
-	_, transport := raft.NewInmemTransport(raft.ServerAddress(config.LocalID))
-	only := raft.Configuration{Servers: []raft.Server{{ID: config.LocalID, Address: raft.ServerAddress(config.LocalID), Suffrage: raft.Voter}}}
-	if err := raft.RecoverCluster(config, machine, logs, stable, snapshots, transport, only); err != nil {
-		return fmt.Errorf("force new cluster: %w", err)
-	}
-	for _, m := range machine.Membership().Members {
-		if m.ID != s.self {
-			s.log.Warn("removed member", "member", formatID(m.ID), "cluster", formatID(identity.Cluster))
-		}
-	}
-	return nil
 }

@@ -212,11 +212,16 @@ func TestEndpoint(t *testing.T) {
 
 	client := &http.Client{}
 	defer client.CloseIdleConnections()
-	cluster, got, err := FetchMembers(testContext(t), client, a.url)
-	if err != nil || cluster != testCluster || len(got) != 2 || got[0].ID != "2943212f5e2cf73" || got[1].ID != "fedcba9876543210" || got[1].ClientURLs == nil {
-		t.Errorf("FetchMembers = %x, %+v, %v", cluster, got, err)
+	roster, err := FetchMembers(testContext(t), client, a.url)
+	got := roster.Members
+	if err != nil || roster.Cluster != testCluster || roster.Epoch != 0 || len(got) != 2 || got[0].ID != "2943212f5e2cf73" || got[1].ID != "fedcba9876543210" || got[1].ClientURLs == nil {
+		t.Errorf("FetchMembers = %+v, %v", roster, err)
 	}
-	if _, _, err := FetchMembers(testContext(t), client, a.url+"/quorate"); err == nil {
+	recovered := open(t, Config{Self: 0xc, Epoch: 0xfeed})
+	if roster, err := FetchMembers(testContext(t), client, recovered.url); err != nil || roster.Epoch != 0xfeed {
+		t.Errorf("FetchMembers of a recovered cluster = %+v, %v", roster, err)
+	}
+	if _, err := FetchMembers(testContext(t), client, a.url+"/quorate"); err == nil {
 		t.Error("FetchMembers at a wrong URL has no error")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,6 +66,7 @@ func (p *Peers) serveMembers(w http.ResponseWriter, r *http.Request) {
 		members = append(members, member{ID: id, PeerURLs: m.PeerURLs, Name: m.Name, ClientURLs: m.ClientURLs})
 	}
 	w.Header().Set(api.HeaderClusterID, api.FormatID(p.cfg.Cluster))
+	w.Header().Set(headerEpoch, strconv.FormatUint(p.cfg.Epoch, 16))
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(members)
 }
@@ -101,35 +103,48 @@ func (p *Peers) serveProbing(w http.ResponseWriter, r *http.Request) {
 	}{true, time.Now()})
 }
 
-// FetchMembers asks a peer URL for the cluster's ID and its members, which any member answers, also
+// Roster is the answer to GET /members: who belongs to which cluster.
+type Roster struct {
+	Cluster uint64
+	Epoch   uint64 // what a member that joins has to say in its handshakes; 0 from an etcd server
+	Members []api.Member
+}
+
+// FetchMembers asks a peer URL for the cluster and its members, which any member answers, also
 // without a leader. An etcd server answers it as well.
-func FetchMembers(ctx context.Context, client *http.Client, peerURL string) (cluster uint64, members []api.Member, err error) {
+func FetchMembers(ctx context.Context, client *http.Client, peerURL string) (Roster, error) {
+	var roster Roster
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(peerURL, "/")+"/members", nil)
 	if err != nil {
-		return 0, nil, err
+		return roster, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return roster, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, nil, fmt.Errorf("get %s: %s", req.URL, resp.Status)
+		return roster, fmt.Errorf("get %s: %s", req.URL, resp.Status)
 	}
-	if cluster, err = api.ParseID(resp.Header.Get(api.HeaderClusterID)); err != nil {
-		return 0, nil, fmt.Errorf("get %s: header %s: %w", req.URL, api.HeaderClusterID, err)
+	if roster.Cluster, err = api.ParseID(resp.Header.Get(api.HeaderClusterID)); err != nil {
+		return roster, fmt.Errorf("get %s: header %s: %w", req.URL, api.HeaderClusterID, err)
+	}
+	if epoch := resp.Header.Get(headerEpoch); epoch != "" {
+		if roster.Epoch, err = api.ParseID(epoch); err != nil {
+			return roster, fmt.Errorf("get %s: header %s: %w", req.URL, headerEpoch, err)
+		}
 	}
 	var list []member
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxMembersBody)).Decode(&list); err != nil {
-		return 0, nil, fmt.Errorf("get %s: %w", req.URL, err)
+		return roster, fmt.Errorf("get %s: %w", req.URL, err)
 	}
 	for _, m := range list {
-		members = append(members, api.Member{
+		roster.Members = append(roster.Members, api.Member{
 			ID: api.FormatID(m.ID), Name: m.Name,
 			PeerURLs: orEmpty(m.PeerURLs), ClientURLs: orEmpty(m.ClientURLs),
 		})
 	}
-	return cluster, members, nil
+	return roster, nil
 }
 
 func orEmpty(s []string) []string {
