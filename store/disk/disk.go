@@ -77,10 +77,11 @@ type Options struct {
 	// would block its cluster for ever: OnStall should end the process.
 	StallLimit time.Duration
 	OnStall    func(op string, waited time.Duration)
-	// OnCorrupt is told that something read from the log is damaged, before the error is
-	// returned: raft panics on some read errors, and a message beats a stack trace.
+	// OnCorrupt is told, once, that the log is damaged, and OnFailure that a write failed, before
+	// the error is returned. raft panics when it cannot read an entry it needs or save its term:
+	// a callback that returns may be followed by that. Both are called with locks held, and must
+	// not use the directory.
 	OnCorrupt func(error)
-	// OnFailure is told that a write failed, before the error is returned.
 	OnFailure func(error)
 	// OnStored is told of every successful write of log entries, for metrics.
 	OnStored func(entries int, took time.Duration)

@@ -72,13 +72,11 @@ func survey(dataDir, walDir string, verifyBytes int64, snapshotData bool) (s Sum
 		err = errors.Join(err, e)
 		r.Problems = append(r.Problems, e)
 	}
-	lock, e := lockFile(d.member("lock"), os.O_RDONLY, false)
-	switch {
-	case e == nil:
-		defer lock.Close()
-	case !errors.Is(e, fs.ErrNotExist): // a copy of a directory needs none
-		return s, r, e
+	unlock, err := d.lockShared()
+	if err != nil {
+		return s, r, err
 	}
+	defer unlock()
 
 	id, e := readIdentity(d.member(identityFile))
 	switch {

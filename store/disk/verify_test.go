@@ -3,11 +3,14 @@ package disk
 import (
 	"crypto/sha256"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
+
+	"github.com/hashicorp/raft"
 )
 
 func TestSummarizeAndVerify(t *testing.T) {
@@ -37,6 +40,28 @@ func TestSummarizeAndVerify(t *testing.T) {
 	}
 	if after := treeHash(t, dir) + treeHash(t, wal); after != before {
 		t.Error("Summarize or Verify changed something")
+	}
+
+	var read []*raft.Log
+	if err := ReadLog(dir, wal, func(l *raft.Log) error { read = append(read, l); return nil }); err != nil {
+		t.Error(err)
+	}
+	want := append(entriesOf(16, 30, 1), entriesOf(31, 40, 3)...)
+	if len(read) != len(want) {
+		t.Fatalf("ReadLog visits %d entries, want %d", len(read), len(want))
+	}
+	for i := range want {
+		if !sameEntry(read[i], want[i]) {
+			t.Errorf("ReadLog: %+v, want %+v", *read[i], *want[i])
+		}
+	}
+	stop := errors.New("enough")
+	if err := ReadLog(dir, wal, func(*raft.Log) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("ReadLog = %v, want %v", err, stop)
+	}
+	var text []byte
+	if err := ReadSnapshot(dir, b, func(r io.Reader) (err error) { text, err = io.ReadAll(r); return err }); err != nil || string(text) != "b" {
+		t.Errorf("ReadSnapshot = %q, %v, want b", text, err)
 	}
 
 	// Everything that is wrong is named.
