@@ -265,10 +265,11 @@ func (s *stuckBolt) StoreLogs(logs []*raft.Log) error {
 func TestStall(t *testing.T) {
 	stalled := make(chan string, 10)
 	stuck := &stuckBolt{}
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, StallLimit: time.Millisecond,
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true,
 		OnStall:  func(op string, _ time.Duration) { stalled <- op },
 		wrapBolt: func(b boltStore) boltStore { stuck.boltStore = b; return stuck }})
 	stuck.release = make(chan struct{})
+	d.log.watchdog.limit = time.Millisecond // not before: opening may take longer
 	done := make(chan error)
 	go func() { done <- d.LogStore().StoreLogs(entriesOf(1, 1, 1)) }()
 	if op := <-stalled; op != "append" {
