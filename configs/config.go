@@ -28,6 +28,10 @@ const (
 
 	LogText = "text"
 	LogJSON = "json"
+
+	GuestReadWrite = "readwrite"
+	GuestRead      = "read"
+	GuestNone      = "none"
 )
 
 // Limits that [Config.Validate] enforces.
@@ -120,6 +124,9 @@ type Config struct {
 	// ProxyReadTimeout is --proxy-read-timeout, ms. Must be 0 where watches are used.
 	ProxyReadTimeout time.Duration
 
+	// AuthGuest is --auth-guest: GuestReadWrite, GuestRead or GuestNone, the rights of the role guest
+	// that is made when users and roles are first switched on through this member.
+	AuthGuest string
 	// ClientTLS is what the client listeners use: --cert-file and its companions.
 	ClientTLS TLS
 	// PeerTLS is what members use between themselves: --peer-cert-file and its companions.
@@ -166,6 +173,8 @@ func Default() Config {
 		ProxyRefreshInterval: 30 * time.Second,
 		ProxyDialTimeout:     time.Second,
 		ProxyWriteTimeout:    5 * time.Second,
+
+		AuthGuest: GuestReadWrite,
 
 		LogLevel:  "info",
 		LogFormat: LogText,

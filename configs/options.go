@@ -85,6 +85,8 @@ var groups = []group{
 			"Time (in milliseconds) for a read from a member (0 is unlimited). Breaks watches."),
 	}},
 	{"Security", []option{
+		enum("auth-guest", func(s *settings) *string { return &s.AuthGuest },
+			"What requests without credentials may do when users are first switched on: 'readwrite'\n(as in etcd), 'read' or 'none'. Later the role guest says it.", GuestReadWrite, GuestRead, GuestNone),
 		text("cert-file", func(s *settings) *string { return &s.ClientTLS.CertFile },
 			"Path to the certificate shown to clients.").in(clientSection, "cert-file"),
 		text("key-file", func(s *settings) *string { return &s.ClientTLS.KeyFile },
@@ -222,6 +224,7 @@ var options = func() map[string]*option {
 	all := map[string]*option{}
 	for _, g := range groups {
 		for i := range g.options {
+			g.options[i].foreign = g.title == ""
 			all[g.options[i].name] = &g.options[i]
 		}
 	}

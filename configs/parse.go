@@ -152,6 +152,10 @@ func ignoring(o *option, from source) Notice {
 // The prefixes of environment variables, the stronger first.
 var prefixes = []string{"QUORATE_", "ETCD_"}
 
+// clientVariables are what the client verbs of the same program read behind QUORATE_. They are often
+// set where a server runs too, and are no mistake.
+var clientVariables = []string{"ENDPOINTS", "ENDPOINT", "PEERS", "USERNAME", "CA_FILE"}
+
 // environment reads QUORATE_NAME and, where that is not set, ETCD_NAME for every option that the
 // command line left open. An empty variable counts as not set.
 func (p *parser) environment(environ []string) error {
@@ -169,6 +173,14 @@ func (p *parser) environment(environ []string) error {
 				continue
 			}
 			o := byName[name]
+			if prefix == prefixes[0] {
+				if slices.Contains(clientVariables, name) {
+					continue
+				}
+				if o != nil && o.foreign {
+					o = nil
+				}
+			}
 			if o == nil {
 				p.notices = append(p.notices, warnf("unrecognized environment variable %s", pair))
 				continue

@@ -65,6 +65,7 @@ func TestParseRefuses(t *testing.T) {
 		{"old and new address", []string{"--bind-addr", "127.0.0.1:1", "--listen-client-urls", "http://127.0.0.1:1"}, nil, 1, verify + "Set only one of flags -listen-client-urls and -bind-addr" + see},
 		{"old address without IP", []string{"--addr", "h:1"}, nil, 2, `invalid value "h:1" for flag -addr: bad IP in address specification`},
 		{"old address with bad port", []string{"--addr", "127.0.0.1:x"}, nil, 2, `invalid value "127.0.0.1:x" for flag -addr: bad port in address specification`},
+		{"rights of guests", []string{"--auth-guest", "write"}, nil, 2, `invalid value "write" for flag -auth-guest: invalid value`},
 		{"no history", []string{"--event-history", "0"}, nil, 1, verify + "--event-history must be >0 (set to 0)" + see},
 		{"service URL", []string{"--discovery-service-url", "h"}, nil, 1, verify + "--discovery-service-url must be an http or https URL without a query: h" + see},
 
@@ -117,6 +118,7 @@ func TestParseAccepts(t *testing.T) {
 			c.StrictReconfigCheck, c.DiscoveryService = false, false
 		}},
 		{"hexadecimal as in etcd", []string{"--snapshot-count", "0x10"}, nil, func(c *Config) { c.SnapshotCount = 16 }},
+		{"rights of guests", []string{"--auth-guest", "none"}, nil, func(c *Config) { c.AuthGuest = GuestNone }},
 		{"snapshot count 0", []string{"--snapshot-count", "0"}, nil, func(*Config) {}},
 		{"times", []string{"--heartbeat-interval", "20", "--election-timeout", "50000", "--disk-stall-limit", "1m"}, nil, func(c *Config) {
 			c.HeartbeatInterval, c.ElectionTimeout, c.DiskStallLimit = 20*time.Millisecond, 50*time.Second, time.Minute
@@ -148,6 +150,7 @@ func TestParseAccepts(t *testing.T) {
 		{"own environment wins over etcd's", nil, []string{"ETCD_DATA_DIR=/e", "QUORATE_DATA_DIR=/q"}, func(c *Config) { c.DataDir = "/q" }},
 		{"flag wins over the environment, even a bad one", []string{"--snapshot-count", "7"}, []string{"ETCD_SNAPSHOT_COUNT=x"}, func(c *Config) { c.SnapshotCount = 7 }},
 		{"empty variable is not set", nil, []string{"ETCD_LISTEN_PEER_URLS=", "QUORATE_DATA_DIR=", "ETCD_DATA_DIR=/e"}, func(c *Config) { c.DataDir = "/e" }},
+		{"the client's authority is not the server's", nil, []string{"QUORATE_CA_FILE=ca"}, func(*Config) {}},
 		{"version variable is not for us", nil, []string{"ETCD_VERSION=v3.4.23"}, func(*Config) {}},
 		{"cors", []string{"--cors", "http://a.example,https://b.example:8080"}, nil, func(c *Config) {
 			c.CORS = []string{"http://a.example", "https://b.example:8080"}
@@ -219,6 +222,8 @@ func TestParseNotices(t *testing.T) {
 			"W " + file + " line 2: name is overridden by environment variable ETCD_NAME",
 			"W " + file + " line 3 has no effect - ignoring: there is no v3 API here",
 			"W " + file + " line 4 has no effect - ignoring: logs go to standard error"}},
+		{"variables of the client", nil, []string{"QUORATE_ENDPOINTS=http://h:1", "QUORATE_CA_FILE=ca", "QUORATE_ENABLE_V2=true"}, []string{
+			"W unrecognized environment variable QUORATE_ENABLE_V2=true", "W no data-dir provided, using default data-dir ./default.etcd"}},
 		{"retired flags", []string{"-v", "-vv=true", "-snapshot", "-cluster-active-size", "9", "-max-retry-attempts", "-retry-interval=3"}, nil, []string{
 			`W flag "-v" is no longer supported - ignoring.`, `W flag "-vv" is no longer supported - ignoring.`,
 			`W flag "-snapshot" is no longer supported - ignoring.`, `W flag "-cluster-active-size" is no longer supported - ignoring.`,
@@ -254,6 +259,9 @@ func TestParseNotices(t *testing.T) {
 					t.Fatalf("notices\n%s\nwant among them, in order\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
 				}
 				rest = rest[i+1:]
+			}
+			if tt.name == "variables of the client" && len(got) != len(tt.want) {
+				t.Errorf("notices %q, want just %q", got, tt.want)
 			}
 			if tt.name == "one warning each" && len(got) != len(tt.want)+1 {
 				t.Errorf("notices %q, want just these and the data-dir", got)

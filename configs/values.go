@@ -89,6 +89,8 @@ type option struct {
 	ignored string
 	// loose options of etcd 0.4 may stand without their value.
 	loose bool
+	// foreign options are etcd's only; there is no QUORATE_ variable for them.
+	foreign bool
 }
 
 // group is a heading of the help text with its options.

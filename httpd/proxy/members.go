@@ -98,7 +98,7 @@ func (m *members) empty() bool {
 func (p *Proxy) Run(ctx context.Context) {
 	for {
 		if err := p.Refresh(ctx); err != nil && ctx.Err() == nil {
-			p.log.Warn("proxy: could not refresh the endpoints", "error", err)
+			p.log.Warn("could not refresh the endpoints", "error", err)
 		}
 		wait := p.opts.RefreshInterval
 		if wait >= longInterval && p.members.empty() {
@@ -140,7 +140,7 @@ func (p *Proxy) Refresh(ctx context.Context) error {
 		if !p.members.replace(peerURLs, endpoints) {
 			return nil
 		}
-		p.log.Info(fmt.Sprintf("proxy: updated peer urls in cluster file: %v", peerURLs))
+		p.log.Info(fmt.Sprintf("updated peer urls in cluster file: %v", peerURLs))
 		return p.save(peerURLs)
 	}
 	return fmt.Errorf("could not retrieve cluster information from the given URLs: %w", errors.Join(errs...))

@@ -60,7 +60,7 @@ type Options struct {
 	Transport http.RoundTripper
 	// Registry takes the proxy's metrics and is what /metrics shows. Nil means a new one.
 	Registry *prometheus.Registry
-	// Logger may be nil.
+	// Logger may be nil. One that is named proxy writes the lines that etcd writes.
 	Logger hclog.Logger
 
 	now     func() time.Time // a clock for tests
@@ -118,7 +118,7 @@ func New(opts Options) *Proxy {
 		ErrorHandler:   p.fail,
 		ErrorLog:       opts.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	p.log.Info(fmt.Sprintf("proxy: using peer urls %v", p.members.peerURLs))
+	p.log.Info(fmt.Sprintf("using peer urls %v", p.members.peerURLs))
 	return p
 }
 
