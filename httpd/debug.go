@@ -115,14 +115,15 @@ func (s *Server) setLogLevel(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// routePprof serves Go's profiles. They may take longer than a request usually may.
-func routePprof(rt *mux.Router) {
+// routePprof serves Go's profiles. They may take longer than a request usually may. They show what is
+// in memory, so that under users and roles they are for those who may do everything.
+func (s *Server) routePprof(rt *mux.Router) {
 	handle := func(path string, h http.HandlerFunc) {
-		rt.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		rt.Handle(path, s.admin(func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).SetWriteDeadline(time.Time{})
 			http.NewResponseController(w).SetReadDeadline(time.Time{})
 			h(w, r)
-		})
+		}))
 	}
 	handle("/debug/pprof/cmdline", pprof.Cmdline)
 	handle("/debug/pprof/profile", pprof.Profile)

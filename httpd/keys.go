@@ -11,17 +11,18 @@ import (
 var keysAllow = []string{"HEAD,GET,PUT,POST,DELETE"}
 
 // serveKeys answers a request under /v2/keys. The order is that of etcd: method, parameters,
-// authorisation, operation, so a bad parameter wins over missing credentials (spec keys 1).
-func (s *Server) serveKeys(w http.ResponseWriter, r *http.Request, key string) {
+// authorisation, operation, so a bad parameter wins over missing credentials (spec keys 1). A trusted
+// request needs no authorisation.
+func (s *Server) serveKeys(w http.ResponseWriter, r *http.Request, key string, trusted bool) {
 	start := time.Now()
-	status := s.keys(w, r, key, start)
+	status := s.keys(w, r, key, trusted, start)
 	if s.log.IsDebug() {
 		s.logRequest(r, status, start)
 	}
 }
 
 // keys does the work of serveKeys and returns the status of the answer.
-func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, start time.Time) int {
+func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, trusted bool, start time.Time) int {
 	kind := Write
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
@@ -41,7 +42,7 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, start 
 
 	var req keyRequest
 	err := s.parse(&req, r, key)
-	if err == nil && !m.may(r, Access{Kind: kind, Key: req.key, Recursive: req.recursive}) {
+	if err == nil && !trusted && !m.may(r, Access{Kind: kind, Key: req.key, Recursive: req.recursive}) {
 		err = errCredentials
 	}
 	if err != nil {
@@ -74,6 +75,21 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, key string, start 
 	}
 	s.metrics.duration[method].Observe(time.Since(start).Seconds())
 	return status
+}
+
+// TrustedKeys returns a handler for /v2/keys that asks nobody for permission. It is for parts of this
+// process, such as a discovery service, that decide themselves which requests they pass on.
+func (s *Server) TrustedKeys() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key, ok := keyOf(r.URL.Path)
+		if !ok || !isClean(r.URL.Path) {
+			http.NotFound(w, r)
+			return
+		}
+		s.active.Add(1)
+		defer s.active.Add(-1)
+		s.serveKeys(w, r, key, true)
+	})
 }
 
 var errCredentials = &api.Error{Code: api.Unauthorized, Cause: "Insufficient credentials"}

@@ -38,8 +38,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Keys are served before the router is asked: it would cost more than a read does.
-	if strings.HasPrefix(p, keysPrefix) && (len(p) == len(keysPrefix) || p[len(keysPrefix)] == '/') {
-		s.serveKeys(w, r, p[len(keysPrefix):])
+	if key, ok := keyOf(p); ok {
+		s.serveKeys(w, r, key, false)
 		return
 	}
 	if !s.log.IsDebug() {
@@ -50,6 +50,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sw := &statusWriter{ResponseWriter: w}
 	s.router.ServeHTTP(sw, r)
 	s.logRequest(r, sw.status, start)
+}
+
+// keyOf returns what follows /v2/keys in a path below it.
+func keyOf(path string) (string, bool) {
+	key, ok := strings.CutPrefix(path, keysPrefix)
+	return key, ok && (key == "" || key[0] == '/')
 }
 
 // routes registers everything but keys.
@@ -79,12 +85,14 @@ func (s *Server) routes() *mux.Router {
 	for _, list := range []string{"/v2/auth/users", "/v2/auth/roles"} {
 		rt.Handle(list, s.on(s.auth, "GET"))
 		rt.Handle(list+"/", s.on(s.auth, "GET"))
-		rt.PathPrefix(list + "/").Handler(s.on(s.auth, "GET", "PUT", "DELETE"))
+		rt.Handle(list+"/{name}", s.on(s.auth, "GET", "PUT", "DELETE"))
+		rt.Handle(list+"/{name}/", s.on(s.auth, "GET", "PUT", "DELETE"))
+		rt.PathPrefix(list + "/").Handler(s.on(s.auth)) // what is wrong is the path, not the method
 	}
 	rt.Handle("/v2/auth/enable", s.on(s.auth, "GET", "PUT", "DELETE"))
 
 	if s.opts.Pprof {
-		routePprof(rt)
+		s.routePprof(rt)
 	}
 	if s.opts.Routes != nil {
 		s.opts.Routes(rt)
@@ -92,14 +100,27 @@ func (s *Server) routes() *mux.Router {
 	return rt
 }
 
-// auth hands a request over to whoever manages users and roles.
+// auth hands a request over to whoever manages users and roles. Its context is that of work.
 func (s *Server) auth(w http.ResponseWriter, r *http.Request, _ *member) error {
 	if s.opts.Auth == nil {
 		http.NotFound(w, r)
 		return nil
 	}
-	s.opts.Auth.ServeHTTP(w, r)
+	ctx, cancel := s.work(w, time.Now())
+	defer cancel()
+	s.opts.Auth.ServeHTTP(w, r.WithContext(ctx))
 	return nil
+}
+
+// admin is a handler for those who may change members, users and roles.
+func (s *Server) admin(h http.HandlerFunc, methods ...string) http.Handler {
+	return s.on(func(w http.ResponseWriter, r *http.Request, m *member) error {
+		if !m.may(r, Access{Kind: Admin}) {
+			return errAdminCredentials
+		}
+		h(w, r)
+		return nil
+	}, methods...)
 }
 
 // on is a handler that needs a member. Its error becomes an answer with a message (spec errors 2):
@@ -123,11 +144,12 @@ func (s *Server) on(h func(http.ResponseWriter, *http.Request, *member) error, m
 	}, methods...)
 }
 
-// allow answers 405 to all but the given methods, in whose order Allow lists them.
+// allow answers 405 to all but the given methods, in whose order Allow lists them. None given, all
+// are allowed.
 func allow(h http.HandlerFunc, methods ...string) http.Handler {
 	list := []string{strings.Join(methods, ",")}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !slices.Contains(methods, r.Method) {
+		if len(methods) > 0 && !slices.Contains(methods, r.Method) {
 			w.Header()["Allow"] = list
 			methodNotAllowed(w)
 			return

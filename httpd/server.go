@@ -32,7 +32,8 @@ type Options struct {
 	// and if not, everybody may do everything.
 	Authorizer Authorizer
 	// Auth serves /v2/auth/enable, /v2/auth/users… and /v2/auth/roles… once the method was found to
-	// be allowed; nil means 404.
+	// be allowed; nil means 404. The context of its requests ends with the time-out of requests, and
+	// not when the client goes away.
 	Auth http.Handler
 	// Routes adds handlers of others, the console's for example.
 	Routes func(*mux.Router)

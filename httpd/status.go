@@ -100,7 +100,7 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 }
 
 // memberStatus answers how this member sees itself and its cluster. With checksum=true that includes
-// a checksum of all keys, which reads them all.
+// a checksum of all keys, which reads them all, and is for those who may read them all.
 func (s *Server) memberStatus(w http.ResponseWriter, r *http.Request, m *member) error {
 	ready := m.Status()
 	status := api.MemberStatus{
@@ -120,6 +120,9 @@ func (s *Server) memberStatus(w http.ResponseWriter, r *http.Request, m *member)
 		on, err := strconv.ParseBool(want)
 		if err != nil {
 			return &api.StatusError{Status: http.StatusBadRequest, Message: "checksum is true or false, not " + strconv.Quote(want)}
+		}
+		if on && !m.may(r, Access{Kind: Admin}) {
+			return errAdminCredentials
 		}
 		if on {
 			var sum uint64
