@@ -339,24 +339,31 @@ func (s *Store) handOver(r *runningRaft) {
 // Do replicates a write and returns its event once this member has applied it. The error is an
 // *api.Error: the store's refusal, or one of code 300, after which the outcome may be unknown.
 func (s *Store) Do(ctx context.Context, w tree.Write) (*tree.Event, error) {
-	select {
-	case <-s.published:
-	default:
-		// The first writes of a member wait until it has introduced itself: that, too, takes an
-		// index, and clients of etcd see it behind them.
-		select {
-		case <-s.published:
-		case <-ctx.Done():
-			return nil, s.unknown(ctx)
-		case <-s.stopping:
-			return nil, s.unknown(ctx)
-		}
+	if err := s.introduced(ctx); err != nil {
+		return nil, err
 	}
 	result, err := s.pipeline.propose(ctx, &fsm.Command{Kind: fsm.KindWrite, Write: w})
 	if err != nil {
 		return nil, err
 	}
 	return result.Event, result.Err
+}
+
+// introduced returns once this member has told its name and URLs. The first writes of a member wait
+// for that: it, too, takes an index, and clients of etcd see it behind them.
+func (s *Store) introduced(ctx context.Context) error {
+	select {
+	case <-s.published:
+		return nil
+	default:
+	}
+	select {
+	case <-s.published:
+		return nil
+	case <-ctx.Done():
+	case <-s.stopping:
+	}
+	return s.unknown(ctx)
 }
 
 // unknown returns the error for a request that was given up.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/fsm/tree"
 	"github.com/quorate/quorate/httpd"
 )
@@ -32,6 +33,7 @@ type Member struct {
 	tree    *tree.Tree
 	start   time.Time
 	applied atomic.Uint64
+	auth    atomic.Pointer[auth.State]
 
 	mu      sync.Mutex   // one writer at a time; also guards members and removed
 	members []api.Member // nil as long as Self is the only one there ever was
@@ -51,6 +53,7 @@ func New(history int) *Member {
 		tree: tree.New(history), start: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	m.auth.Store(&auth.State{})
 	b := m.tree.Begin(m.start.UnixNano())
 	b.Skip(FirstIndex)
 	b.End()
