@@ -13,20 +13,35 @@ import (
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/discovery"
 	"github.com/quorate/quorate/httpd"
+	"github.com/quorate/quorate/httpd/auth"
 	"github.com/quorate/quorate/store"
 )
 
 // shutdownTime is how long requests that are under way may take when the server stops.
 const shutdownTime = 5 * time.Second
 
+// server is what answers clients.
+type server struct {
+	*httpd.Server
+	guard *auth.Guard
+}
+
+// setMember says who answers, once the member is up.
+func (s *server) setMember(m *store.Store) {
+	s.guard.SetBackend(m)
+	s.SetBackend(m)
+}
+
 // newServer returns the HTTP server of the client URLs. Until the member is up it answers 503.
-func newServer(cfg *configs.Config, log hclog.Logger) *httpd.Server {
-	var server *httpd.Server
+func newServer(cfg *configs.Config, log hclog.Logger) *server {
+	s := &server{guard: auth.New(auth.Options{Guest: cfg.AuthGuest, Logger: log.Named("auth")})}
 	options := httpd.Options{
 		ElectionTimeout: cfg.ElectionTimeout,
 		MaxRequestBytes: int64(cfg.MaxRequestBytes),
 		CORS:            cfg.CORS,
 		Pprof:           cfg.EnablePprof,
+		Authorizer:      s.guard,
+		Auth:            s.guard,
 		Logger:          log.Named("http"),
 	}
 	if cfg.DiscoveryService {
@@ -36,19 +51,21 @@ func newServer(cfg *configs.Config, log hclog.Logger) *httpd.Server {
 				return service.Matches(r.URL.Path)
 			}).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { service.ServeHTTP(w, r) }))
 			service = discovery.NewService(discovery.ServiceOptions{
-				Keys:      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { server.Handler().ServeHTTP(w, r) }),
+				// Strangers may use tokens whatever guests may do with keys: the service lets them do
+				// nothing else.
+				Keys:      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.TrustedKeys().ServeHTTP(w, r) }),
 				PublicURL: cfg.DiscoveryServiceURL,
 				Logger:    log.Named("discovery"),
 			})
 		}
 	}
-	server = httpd.NewServer(options, nil)
-	return server
+	s.Server = httpd.NewServer(options, nil)
+	return s
 }
 
 // runMember runs a member until ctx ends or the member has to stop by itself. server answers on the
 // client listeners already.
-func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, ls *listeners, server *httpd.Server) error {
+func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, ls *listeners, server *server) error {
 	options := store.Options{
 		Name:              cfg.Name,
 		ClientURLs:        cfg.AdvertiseClientURLs,
@@ -90,7 +107,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 	if err := errors.Join(member.RegisterMetrics(server.Registry()), httpd.InstallRaftMetrics(server.Registry())); err != nil {
 		return errors.Join(err, member.Close())
 	}
-	server.SetBackend(member)
+	server.setMember(member)
 	if err := notifyReady(); err != nil {
 		log.Warn("the service manager was not told that this server is ready", "error", err)
 	}

@@ -111,7 +111,7 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 	var failure *discovery.Failure
 	if errors.As(err, &failure) && failure.Fallback && cfg.DiscoveryFallback == configs.FallbackProxy {
 		log.Info(discovery.FallbackNotice)
-		return fallBack(ctx, cfg, log, ls, server)
+		return fallBack(ctx, cfg, log, ls, server.Server)
 	}
 	return err
 }
