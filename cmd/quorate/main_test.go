@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -212,6 +213,69 @@ func TestServeAndProxy(t *testing.T) {
 	member = start(t, args...)
 	if body := wait(t, "GET", "http://"+member.address+"/v2/keys/greeting", "", 200); !strings.Contains(body, `"value":"hello"`) {
 		t.Errorf("after the restart: %s", body)
+	}
+}
+
+// An https URL with a self-signed certificate is enough for HTTP/2; the pair is made once.
+func TestServeTLS(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{
+		"serve", "--data-dir", dir, "--log-format", "json", "--auto-tls", "--peer-auto-tls",
+		"--listen-client-urls", "https://127.0.0.1:0", "--advertise-client-urls", "https://127.0.0.1:1",
+		"--listen-peer-urls", "https://127.0.0.1:0", "--initial-advertise-peer-urls", "https://127.0.0.1:2380",
+	}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // nobody vouches for it
+		ForceAttemptHTTP2: true,
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport, Timeout: deadline}
+	var pairs []string
+	for range 2 {
+		r := start(t, args...)
+		resp, err := client.Get("https://" + r.address + "/version")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 {
+			t.Errorf("answered with %s, want HTTP/2", resp.Proto)
+		}
+		r.stop()
+		if code := <-r.code; code != 0 {
+			t.Errorf("ended with %d", code)
+		}
+		pair, err := os.ReadFile(filepath.Join(dir, "fixtures", "client", "cert.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, string(pair))
+	}
+	if pairs[0] != pairs[1] {
+		t.Error("the second start made another certificate")
+	}
+}
+
+func TestNotifyReady(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	if err := notifyReady(); err != nil {
+		t.Fatal(err)
+	}
+	manager.SetReadDeadline(time.Now().Add(deadline))
+	got := make([]byte, 64)
+	n, err := manager.Read(got)
+	if err != nil || string(got[:n]) != "READY=1" {
+		t.Errorf("the manager was told %q, %v", got[:n], err)
+	}
+	t.Setenv("NOTIFY_SOCKET", "")
+	if err := notifyReady(); err != nil {
+		t.Errorf("without a manager: %v", err)
 	}
 }
 
