@@ -47,6 +47,7 @@ func (s *Store) raftConfig() *raft.Config {
 type runningRaft struct {
 	*raft.Raft
 	transport *peer.Transport
+	logs      *parallelLog
 	down      chan struct{} // closed once raft has been shut down
 }
 
@@ -76,6 +77,10 @@ func (s *Store) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("read the state of raft: %w", err)
 	}
+	parallel, err := newParallelLog(logs, s.leadsOthers, func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) })
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
 	transport := peer.NewTransport(s.peers.StreamLayer(), peer.TransportConfig{
 		Self:             s.self,
 		HeartbeatTimeout: config.HeartbeatTimeout,
@@ -86,12 +91,14 @@ func (s *Store) startRaft() error {
 	})
 	if !exists && !s.identity.Joined {
 		configuration := s.initialConfiguration()
-		if err := raft.BootstrapCluster(config, logs, stable, snapshots, transport, configuration); err != nil {
+		if err := raft.BootstrapCluster(config, parallel, stable, snapshots, transport, configuration); err != nil {
+			parallel.close()
 			return errors.Join(fmt.Errorf("bootstrap raft: %w", err), transport.Close())
 		}
 	}
-	r, err := raft.NewRaft(config, s.fsm, logs, stable, snapshots, transport)
+	r, err := raft.NewRaft(config, s.fsm, parallel, stable, snapshots, transport)
 	if err != nil {
+		parallel.close()
 		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
 	}
 	r.RegisterObserver(raft.NewObserver(s.raftEvents, false, func(o *raft.Observation) bool {
@@ -101,7 +108,7 @@ func (s *Store) startRaft() error {
 		}
 		return false
 	}))
-	s.raft.Store(&runningRaft{Raft: r, transport: transport, down: make(chan struct{})})
+	s.raft.Store(&runningRaft{Raft: r, transport: transport, logs: parallel, down: make(chan struct{})})
 	if r.LastIndex() > 0 {
 		s.log.Info("log on disk", "lastIndex", r.LastIndex(), "term", r.CurrentTerm(), "applied", r.AppliedIndex())
 	}
@@ -140,6 +147,7 @@ func (s *Store) stopRaft() error {
 	// Without the transport raft need not wait for members that do not answer.
 	err := r.transport.Close()
 	err = errors.Join(err, r.Shutdown().Error())
+	r.logs.close()
 	close(r.down)
 	return err
 }
@@ -233,6 +241,12 @@ func (s *Store) nudge(r *runningRaft, index, term uint64) {
 			r.transport.Nudge(server.ID, index, term, term)
 		}
 	}
+}
+
+// leadsOthers says whether this member leads a cluster of two voters or more.
+func (s *Store) leadsOthers() bool {
+	r := s.raft.Load()
+	return r != nil && r.State() == raft.Leader && voters(r) >= 2
 }
 
 func voters(r *runningRaft) int {

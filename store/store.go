@@ -120,6 +120,7 @@ type Store struct {
 	stopping  chan struct{} // closed when the store begins to stop
 	stopOnce  sync.Once
 	stopError error // written before stopping is closed
+	failed    atomic.Bool
 	work      sync.WaitGroup
 	closeOnce sync.Once
 	closeErr  error
@@ -166,7 +167,7 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		MaxSnapshots: s.options.MaxSnapshots,
 		StallLimit:   s.options.DiskStallLimit,
 		OnStall: func(op string, waited time.Duration) {
-			s.stop(fmt.Errorf("the disk does not answer: %s has taken %v so far; this member stops so that the others go on without it", op, waited.Round(time.Millisecond)))
+			s.fail(fmt.Errorf("the disk does not answer: %s has taken %v so far; this member stops so that the others go on without it", op, waited.Round(time.Millisecond)))
 		},
 		OnCorrupt: func(err error) { s.stop(err) },
 		Logger:    s.log,
@@ -281,6 +282,24 @@ func (s *Store) stop(err error) {
 	})
 }
 
+// fail stops a member whose disk cannot be relied upon, or does not answer. Nothing can be closed in
+// an orderly way then: whoever runs the store is to end the process (Failed).
+func (s *Store) fail(err error) {
+	s.failed.Store(true)
+	s.stop(err)
+}
+
+// failForGood is fail for callers that must not go on: raft panics when it cannot read or write, and
+// a clear message is worth more than a stack trace.
+func (s *Store) failForGood(err error) {
+	s.fail(err)
+	select {}
+}
+
+// Failed says that the member stopped because of its disk. Close does nothing then, and the process
+// has to end.
+func (s *Store) Failed() bool { return s.failed.Load() }
+
 // Done is closed when the member has to stop, for the reason that Err gives.
 func (s *Store) Done() <-chan struct{} { return s.stopping }
 
@@ -291,6 +310,9 @@ func (s *Store) Err() error { return s.stopError }
 // when Close returns.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
+		if s.failed.Load() {
+			return
+		}
 		r := s.raft.Load()
 		// stopError may be written by another goroutine only before stopping is closed.
 		select {

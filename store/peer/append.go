@@ -70,8 +70,10 @@ func (p *pipeline) Close() error {
 	return p.AppendPipeline.Close()
 }
 
-// run passes on the answers, in order.
+// run passes on the answers, in order, until the pipeline or the transport is closed. Then nobody
+// takes answers any more, and a sender that waits for room would wait for ever.
 func (p *pipeline) run() {
+	defer p.AppendPipeline.Close()
 	for {
 		select {
 		case f := <-p.AppendPipeline.Consumer():
