@@ -52,6 +52,9 @@ func Register(root *cobra.Command) {
 			g.memberCommand(), g.clusterHealthCommand(), g.statusCommand(), g.healthCommand(),
 			g.userCommand(), g.roleCommand(), g.authCommand(), g.discoveryCommand(),
 		},
+		groupData: {
+			g.exportCommand(), g.importCommand(), g.diffCommand(), g.migrateCommand(),
+		},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -174,6 +174,21 @@ func (g *globals) within(cmd *cobra.Command, run func(context.Context, *session)
 	return run(ctx, s)
 }
 
+// bulk opens a session for a verb that moves many keys: there is no limit for the whole, and answers
+// may take longer, unless --timeout was given.
+func (g *globals) bulk(cmd *cobra.Command) (*session, error) {
+	if !cmd.Flags().Changed("timeout") {
+		g.timeout = bulkTimeout
+	}
+	s, err := g.open(cmd)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), g.totalTimeout)
+	defer cancel()
+	return s, g.connect(ctx, s)
+}
+
 // onKeys runs a verb on keys within --total-timeout.
 func (g *globals) onKeys(cmd *cobra.Command, run func(context.Context, *session) error) error {
 	return g.within(cmd, func(ctx context.Context, s *session) error {
