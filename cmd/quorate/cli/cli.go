@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -39,7 +40,7 @@ func Register(root *cobra.Command) {
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
 		&cobra.Group{ID: groupData, Title: "Data:"},
 	)
-	g := &globals{getenv: os.Getenv}
+	g := &globals{getenv: os.Getenv, lookupSRV: net.DefaultResolver.LookupSRV}
 	g.addFlags(root.PersistentFlags())
 	for group, commands := range map[string][]*cobra.Command{
 		groupKeys: {

@@ -22,6 +22,7 @@ type put struct {
 // Every verb on keys is run by etcdctl and by us, in all formats, each in a directory of its own. Indexes,
 // times and names made from indexes differ; nothing else may, the exit code included.
 func TestKeysLikeEtcdctl(t *testing.T) {
+	t.Parallel()
 	k := []put{{"k", "old", 0}}
 	tests := []struct {
 		name  string

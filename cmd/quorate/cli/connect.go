@@ -41,7 +41,8 @@ type globals struct {
 	timeout, totalTimeout      time.Duration
 	debug                      bool
 
-	getenv func(string) string
+	getenv    func(string) string
+	lookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
 
 func (g *globals) addFlags(f *pflag.FlagSet) {
@@ -223,7 +224,7 @@ func (g *globals) findEndpoints(ctx context.Context, stderr io.Writer) (endpoint
 	}
 	var failed error
 	for _, service := range []struct{ name, scheme string }{{"etcd-client-ssl", "https"}, {"etcd-client", "http"}} {
-		_, records, err := net.DefaultResolver.LookupSRV(ctx, service.name, "tcp", domain)
+		_, records, err := g.lookupSRV(ctx, service.name, "tcp", domain)
 		if err != nil {
 			failed = err
 			continue

@@ -349,6 +349,7 @@ func TestMigrateFollow(t *testing.T) {
 // While following, comparing again finds what no event told of: refreshed times to live, and removals that
 // have left the history.
 func TestMigrateComparesAgain(t *testing.T) {
+	t.Parallel()
 	from, to := newStore(t, "from"), newStore(t, "to")
 	from.fill(put{"/lease", "x", time.Hour}, put{"/gone", "x", 0})
 	to.fill(put{"/mine", "x", 0})

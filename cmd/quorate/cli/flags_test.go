@@ -3,9 +3,16 @@
 package cli_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -217,5 +224,51 @@ func TestUnpublished(t *testing.T) {
 		"Error:  client: no endpoints available\n"}
 	if got != want {
 		t.Errorf("%v\nwant %v", got, want)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte(`{"action":"get","node":{"key":"/a","value":"1","modifiedIndex":4,"createdIndex":4}}`))
+	}))
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	pair := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
+		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	identity := "--cert-file " + certFile + " --key-file " + keyFile
+	tests := []struct {
+		name, flags string
+		code        int
+		err         string
+	}{
+		{"known", identity + " --ca-file " + certFile, 0, ""},
+		{"unverified", identity + " --insecure-skip-tls-verify", 0, ""},
+		{"unknown server", identity, 4, "certificate signed by unknown authority"},
+		{"unknown client", "--ca-file " + certFile, 4, ""}, // the text depends on who notices first
+		{"bundle without a certificate", "--ca-file " + keyFile, 1, "holds no certificate"},
+		{"plain text", "--endpoints " + strings.Replace(s.URL, "https", "http", 1), 4, "client: response is invalid json"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := quorate(t, "", append([]string{"--endpoints", s.URL, "--no-sync", "get", "/a"}, strings.Fields(tt.flags)...)...)
+			if got.code != tt.code || !strings.Contains(got.err, tt.err) {
+				t.Errorf("%v\nwant exit code %d and %q", got, tt.code, tt.err)
+			}
+		})
 	}
 }

@@ -70,6 +70,7 @@ the signal that ended it, or 4 if the lock was not taken or was lost.`,
 	f.StringVar(&opts.prefix, "prefix", "/locks", "directory of the lock")
 	f.Int64Var(&ttl, "ttl", 30, "seconds after which an abandoned lock expires")
 	f.DurationVar(&opts.wait, "wait", -1, "give up if the lock is not free after this time (default: wait for ever)")
+	f.Lookup("wait").DefValue = "0s" // not shown
 	f.DurationVar(&opts.grace, "kill-after", 10*time.Second, "after a signal, kill a command that has not ended by then; 0 never does")
 	f.SetInterspersed(false)
 	return cmd
