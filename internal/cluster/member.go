@@ -29,7 +29,8 @@ type Member struct {
 
 	cluster *Cluster
 	logPath string
-	leases  []io.Closer // of the addresses it has had
+	leases  []io.Closer            // of the addresses it has had
+	target  atomic.Pointer[string] // ClientURL, for goroutines that send while the member moves
 	run     atomic.Pointer[run]
 }
 
@@ -63,7 +64,14 @@ func (m *Member) Move() {
 		m.cluster.tb.Fatalf("find an address for %s: %v", m.Name, err)
 	}
 	m.ClientURL, m.PeerURL = "http://"+addr.client, "http://"+addr.peer
+	m.aim()
 	m.leases = append(m.leases, addr.lease)
+}
+
+// aim lets requests go to ClientURL.
+func (m *Member) aim() {
+	target := m.ClientURL
+	m.target.Store(&target)
 }
 
 // Args are the flags that Start gives to the process.
@@ -99,6 +107,7 @@ func (m *Member) StartArgs(args ...string) {
 }
 
 func (m *Member) start(args []string) error {
+	m.aim() // a test may have chosen the address by itself
 	path, lead, err := binary(m.cluster.opts.Kind)
 	if err != nil {
 		return err

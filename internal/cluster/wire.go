@@ -81,7 +81,7 @@ func (r Response) String() string {
 // Do sends one request to the member's client URL. Path may have a query. An error means that there is
 // no complete answer; for a write that leaves its outcome open. It is never sent twice.
 func (m *Member) Do(ctx context.Context, method, path, contentType, body string) (Response, error) {
-	return m.cluster.do(ctx, method, m.ClientURL+path, contentType, body)
+	return m.cluster.do(ctx, method, *m.target.Load()+path, contentType, body)
 }
 
 // Fetch gets any URL, such as one below the peer URL.

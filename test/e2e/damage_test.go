@@ -107,18 +107,24 @@ func TestDamagedSnapshots(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := start(t, 1, "--snapshot-count=50").Members[0]
 			mustPut(t, m, "/canary", canary)
-			for i := range 300 {
-				mustPut(t, m, fmt.Sprintf("/key%d", i), "1")
-			}
-			m.Stop()
 			snaps := filepath.Join(m.DataDir, "member", "snap")
+			// Snapshots are made in the background. With two there is one to fall back to.
+			keys := 0
+			cluster.Eventually(t, "two snapshots", func(context.Context) error {
+				for range 100 {
+					mustPut(t, m, fmt.Sprintf("/key%d", keys), "1")
+					keys++
+				}
+				if have := finished(t, snaps); len(have) < 2 {
+					return fmt.Errorf("there are %q", have)
+				}
+				return nil
+			})
+			m.Stop()
 			dir := snaps
 			if tt.newest {
-				entries, err := os.ReadDir(snaps)
-				if err != nil || len(entries) == 0 {
-					t.Fatalf("no snapshots in %s: %v", snaps, err)
-				}
-				dir = filepath.Join(snaps, entries[len(entries)-1].Name())
+				have := finished(t, snaps)
+				dir = filepath.Join(snaps, have[len(have)-1])
 			}
 			if damage(t, dir, "*") == 0 {
 				t.Fatalf("no snapshot in %s holds what was written", dir)
@@ -130,11 +136,27 @@ func TestDamagedSnapshots(t *testing.T) {
 				return
 			}
 			wantValue(t, m, "/canary", canary)
-			for i := range 300 {
+			for i := range keys {
 				wantValue(t, m, fmt.Sprintf("/key%d", i), "1")
 			}
 		})
 	}
+}
+
+// finished lists the snapshots in a directory, the newest last, without those that are being written.
+func finished(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".snap") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
 }
 
 // TestOneProcessPerDirectory starts a second server on a directory in use.

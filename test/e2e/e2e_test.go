@@ -7,6 +7,8 @@ import (
 	"flag"
 	"net/http"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -17,6 +19,11 @@ var kindFlag = flag.String("kind", string(cluster.Quorate), "the `program` to te
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// The tests mostly wait for processes, so more of them run at a time than there are processors.
+	parallel := flag.Lookup("test.parallel").Value
+	if parallel.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = parallel.Set("4") // a number, so it is accepted
+	}
 	code := m.Run()
 	cluster.Clean()
 	os.Exit(code)
