@@ -18,6 +18,7 @@ type conn struct {
 // track makes a conn of a network connection after its handshake. r holds what was read ahead. When
 // the peers are closed, or Drop was called for the peer since drops was taken, raw is closed.
 func (p *Peers) track(raw net.Conn, r *bufio.Reader, peer, drops uint64) (*conn, error) {
+	giveUpLost(raw)
 	c := &conn{Conn: raw, peers: p, peer: peer}
 	if n := r.Buffered(); n > 0 {
 		b, err := r.Peek(n)
