@@ -150,7 +150,7 @@ func (p *parallelLog) StoreLogs(entries []*raft.Log) error {
 }
 
 // hold waits until what a follower acknowledges is on this disk, too. See peer.TransportConfig.
-func (p *parallelLog) hold(ctx context.Context, _ raft.ServerID, request *raft.AppendEntriesRequest, response *raft.AppendEntriesResponse) {
+func (p *parallelLog) hold(ctx context.Context, request *raft.AppendEntriesRequest, response *raft.AppendEntriesResponse) {
 	if !response.Success || len(request.Entries) == 0 {
 		return
 	}

@@ -76,17 +76,17 @@ func TestAcknowledgementsWaitForTheLeadersDisk(t *testing.T) {
 	held := make(chan struct{})
 	go func() {
 		request, response := ack(entry)
-		p.hold(context.Background(), "x", request, response)
+		p.hold(context.Background(), request, response)
 		close(held)
 	}()
 	// What needs no waiting passes: older entries, heartbeats and refusals.
 	request, response := ack(entryAt(1, raft.LogCommand))
-	p.hold(context.Background(), "x", request, response)
+	p.hold(context.Background(), request, response)
 	request, response = ack()
-	p.hold(context.Background(), "x", request, response)
+	p.hold(context.Background(), request, response)
 	request, response = ack(entry)
 	response.Success = false
-	p.hold(context.Background(), "x", request, response)
+	p.hold(context.Background(), request, response)
 	select {
 	case <-held:
 		t.Fatal("an acknowledgement counted before the entry was on this disk")
@@ -109,7 +109,7 @@ func TestHeldAcknowledgementEndsWithItsConnection(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	request, response := ack(entry)
-	p.hold(ctx, "x", request, response)
+	p.hold(ctx, request, response)
 	disk.allow <- nil
 }
 
@@ -186,7 +186,7 @@ func TestDeleteRangeOfPendingEntries(t *testing.T) {
 	held := make(chan struct{})
 	go func() {
 		request, response := ack(entry)
-		p.hold(context.Background(), "x", request, response)
+		p.hold(context.Background(), request, response)
 		close(held)
 	}()
 	select {
@@ -216,7 +216,7 @@ func TestFailedDeferredWriteStopsTheMember(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	request, response := ack(entry)
-	p.hold(ctx, "x", request, response)
+	p.hold(ctx, request, response)
 	if ctx.Err() == nil {
 		t.Error("an acknowledgement of an entry that is not on disk counted")
 	}

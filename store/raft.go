@@ -86,8 +86,12 @@ func (s *Store) startRaft() error {
 		HeartbeatTimeout: config.HeartbeatTimeout,
 		CurrentTerm:      s.currentTerm,
 		CheckSnapshot:    s.checkInstall,
-		Stats:            s.stats,
-		Logger:           config.Logger,
+		OnAppend: func(ctx context.Context, to raft.ServerID, request *raft.AppendEntriesRequest, response *raft.AppendEntriesResponse) {
+			s.onAppend(to, request, response)
+			parallel.hold(ctx, request, response)
+		},
+		Stats:  s.stats,
+		Logger: config.Logger,
 	})
 	if !exists && !s.identity.Joined {
 		configuration := s.initialConfiguration()

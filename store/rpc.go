@@ -63,6 +63,8 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 			return nil, err
 		}
 		return binary.LittleEndian.AppendUint64(nil, index), nil
+	case kindStale:
+		return nil, s.stale(payload)
 	case kindStatus:
 		return json.Marshal(peerStatus{Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex()})
 	}

@@ -69,7 +69,9 @@ type Options struct {
 	// others go on without it.
 	DiskStallLimit time.Duration
 
-	TLS    *tls.Config // to dial other members
+	// TLS is asked for what to dial other members with, each time. Nil means the system's roots and
+	// no certificate.
+	TLS    func() *tls.Config
 	Logger hclog.Logger
 }
 
@@ -97,6 +99,7 @@ type Store struct {
 	stats    *peer.Stats
 	metrics  *metrics
 	clock    clock
+	acks     acknowledgements
 	pipeline *pipeline
 
 	// confirms are this leader's rounds, readIndex those of a member that asks its leader.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/fsm/tree"
 )
@@ -352,5 +354,66 @@ func TestBootstrapErrors(t *testing.T) {
 				t.Errorf("Open = %v, want it to say %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// slowDisk holds back writes of a log until it is told to let them pass.
+type slowDisk struct {
+	diskLog
+	pass    chan struct{} // closed to let writes pass
+	writing chan struct{} // has a value once a write has begun
+}
+
+func (d *slowDisk) StoreLogs(entries []*raft.Log) error {
+	select {
+	case d.writing <- struct{}{}:
+	default:
+	}
+	<-d.pass
+	return d.diskLog.StoreLogs(entries)
+}
+
+// The followers may be as quick as they like: nothing is acknowledged before it is on the leader's
+// disk, too.
+func TestNothingIsAcknowledgedBeforeTheLeaderHasIt(t *testing.T) {
+	c := newTestCluster(t, 3)
+	leader := c.leader()
+	leader.set("/a", "1")
+	c.awaitEqual()
+	logs := leader.store.raft.Load().logs
+	slow := &slowDisk{diskLog: logs.disk, pass: make(chan struct{}), writing: make(chan struct{}, 1)}
+	logs.mu.Lock()
+	logs.disk = slow
+	logs.mu.Unlock()
+
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := leader.store.Do(ctx, tree.Write{Op: tree.Op{Action: tree.Set, Path: "/a", Value: "2"}})
+		done <- err
+	}()
+	<-slow.writing
+	// The entry is on the followers' disks, and they have said so.
+	last, err := logs.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		if n != leader {
+			await(t, "the entry on a follower's disk", func() bool {
+				got, err := n.store.dir.LogStore().LastIndex()
+				return err == nil && got >= last
+			})
+		}
+	}
+	select {
+	case err := <-done:
+		t.Errorf("a write was acknowledged before it was on the leader's disk: %v", err)
+	case <-time.After(300 * time.Millisecond): // only lets a wrong acknowledgement show itself
+	}
+	close(slow.pass)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
