@@ -1,0 +1,106 @@
+package plain
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Response is the answer to a plain request. The handler calls Status, then Header and HeaderUint,
+// then Body.
+type Response struct {
+	b       []byte
+	start   int  // of the answer in b: before it is room that Body may need
+	closing bool // say that the connection ends with this answer
+}
+
+// maxDigits is what the length of a body needs at most.
+const maxDigits = 20
+
+// maxPooled is the size above which a buffer is left to the garbage collector: one large listing
+// must not keep its memory for ever.
+const maxPooled = 64 << 10
+
+var responses = sync.Pool{New: func() any { return &Response{b: make([]byte, 0, 1<<10)} }}
+
+func (w *Response) release() {
+	if cap(w.b) <= maxPooled {
+		w.b, w.start = w.b[:0], 0
+		responses.Put(w)
+	}
+}
+
+// Status begins the answer.
+func (w *Response) Status(code int) {
+	w.b = append(w.b[:0], make([]byte, maxDigits)...)
+	w.start = maxDigits
+	if code == http.StatusOK {
+		w.b = append(w.b, "HTTP/1.1 200 OK\r\n"...)
+		return
+	}
+	w.b = append(w.b, "HTTP/1.1 "...)
+	w.b = strconv.AppendInt(w.b, int64(code), 10)
+	w.b = append(w.b, ' ')
+	w.b = append(w.b, http.StatusText(code)...)
+	w.b = append(w.b, "\r\n"...)
+}
+
+// Header adds a header. Neither name nor value may have anything that is special there.
+func (w *Response) Header(name, value string) {
+	w.b = append(w.b, name...)
+	w.b = append(w.b, ": "...)
+	w.b = append(w.b, value...)
+	w.b = append(w.b, "\r\n"...)
+}
+
+// HeaderUint adds a header whose value is a number.
+func (w *Response) HeaderUint(name string, value uint64) {
+	w.b = append(w.b, name...)
+	w.b = append(w.b, ": "...)
+	w.b = strconv.AppendUint(w.b, value, 10)
+	w.b = append(w.b, "\r\n"...)
+}
+
+// Body ends the answer with what render appends. The headers Date and Content-Length come by
+// themselves.
+func (w *Response) Body(render func([]byte) []byte) {
+	b := appendDate(w.b, time.Now())
+	b = append(b, "Content-Length: "...)
+	length := len(b)
+	if w.closing {
+		b = append(b, "\r\nConnection: close"...)
+	}
+	b = append(b, "\r\n\r\n"...)
+	body := len(b)
+	b = render(b)
+
+	// Now that the length is known, what comes before it moves into the room to let it in.
+	var text [maxDigits]byte
+	digits := strconv.AppendInt(text[:0], int64(len(b)-body), 10)
+	w.start -= len(digits)
+	copy(b[w.start:], b[maxDigits:length])
+	copy(b[length-len(digits):], digits)
+	w.b = b
+}
+
+// bytes returns the whole answer.
+func (w *Response) bytes() []byte { return w.b[w.start:] }
+
+// dateLine is the header Date of all answers of one second.
+type dateLine struct {
+	second int64
+	text   string
+}
+
+var date atomic.Pointer[dateLine]
+
+func appendDate(b []byte, now time.Time) []byte {
+	d := date.Load()
+	if second := now.Unix(); d == nil || d.second != second {
+		d = &dateLine{second: second, text: "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+		date.Store(d)
+	}
+	return append(b, d.text...)
+}
