@@ -12,18 +12,26 @@ import (
 
 var typeJSON = []string{"application/json"}
 
-// setIndexes sets the headers that every success under /v2/keys has besides the cluster's ID.
-func setIndexes(h http.Header, index, raftIndex, raftTerm uint64) {
-	// One string and one slice for all three.
+// setHeader sets the headers of the answer that are not the same in all answers.
+func (c *call) setHeader(h http.Header) {
+	h["Content-Type"] = typeJSON
+	if c.member == nil {
+		return
+	}
+	h[api.HeaderClusterID] = c.member.clusterID
+	// One string and one slice for all numbers.
 	var text [60]byte
-	b := strconv.AppendUint(text[:0], index, 10)
+	b := strconv.AppendUint(text[:0], c.index(), 10)
 	i := len(b)
-	b = strconv.AppendUint(b, raftIndex, 10)
+	if c.err != nil {
+		h[api.HeaderIndex] = []string{string(b)}
+		return
+	}
+	b = strconv.AppendUint(b, c.raftIndex, 10)
 	j := len(b)
-	b = strconv.AppendUint(b, raftTerm, 10)
+	b = strconv.AppendUint(b, c.raftTerm, 10)
 	all := string(b)
 	values := []string{all[:i], all[i:j], all[j:]}
-	h["Content-Type"] = typeJSON
 	h[api.HeaderIndex] = values[0:1:1]
 	h[api.HeaderRaftIndex] = values[1:2:2]
 	h[api.HeaderRaftTerm] = values[2:3:3]
@@ -47,19 +55,7 @@ func keyError(err error) *api.Error {
 	return &api.Error{Code: api.RaftInternal, Cause: err.Error()}
 }
 
-// writeKeyError renders an error under /v2/keys (spec errors 1).
-func writeKeyError(w http.ResponseWriter, e *api.Error) {
-	h := w.Header()
-	h["Content-Type"] = typeJSON
-	h[api.HeaderIndex] = []string{strconv.FormatUint(e.Index, 10)}
-	w.WriteHeader(e.Code.HTTPStatus())
-
-	buf := getBuffer()
-	defer buf.release()
-	buf.b = appendKeyError(buf.b[:0], e)
-	w.Write(buf.b)
-}
-
+// appendKeyError renders an error under /v2/keys (spec errors 1).
 func appendKeyError(b []byte, e *api.Error) []byte {
 	b = append(b, `{"errorCode":`...)
 	b = strconv.AppendInt(b, int64(e.Code), 10)
@@ -94,8 +90,13 @@ func appendString(b []byte, s string) []byte {
 func writeMessage(w http.ResponseWriter, status int, message string) {
 	w.Header()["Content-Type"] = typeJSON
 	w.WriteHeader(status)
-	b := appendString([]byte(`{"message":`), message)
-	w.Write(append(b, '}'))
+	w.Write(appendMessage(nil, message))
+}
+
+func appendMessage(b []byte, message string) []byte {
+	b = append(b, `{"message":`...)
+	b = appendString(b, message)
+	return append(b, '}')
 }
 
 // writeJSON answers 200 with v and, if asked for, a newline behind it.

@@ -75,6 +75,10 @@ type Access struct {
 
 // Authorizer decides who may do what. It is asked after the parameters of a request were found to be
 // good. Any error is a refusal, answered with 401 in the shape of the endpoint.
+//
+// Of the request it may look at the method, the URL, the header Authorization, the address of the client
+// and the TLS connection; other headers need not be there. An Authorizer may have a method
+// Enabled() bool: as long as it returns false, everything is allowed and Authorize is not called.
 type Authorizer interface {
 	Authorize(r *http.Request, access Access) error
 }

@@ -129,20 +129,23 @@ func TestOverflowingTTLIsPermanent(t *testing.T) {
 	}
 }
 
-func TestLargeAnswersAreChunked(t *testing.T) {
-	r := start(t, httpd.Options{})
+// net/http sends in chunks what is larger than 2048 bytes; otherwise the length is always known.
+func TestLargeAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		size    int
-		chunked bool
-	}{{1900, false}, {2100, true}, {3 << 20, true}} {
-		value := strings.Repeat("v", tt.size)
-		r.set("/large", value)
-		resp, body := r.do("GET", "/v2/keys/large", "")
-		if chunked := resp.ContentLength < 0; chunked != tt.chunked {
-			t.Errorf("value of %d bytes: chunked = %v, want %v", tt.size, chunked, tt.chunked)
-		}
-		if !strings.Contains(body, `"`+value+`"`) || !strings.HasSuffix(body, "}}\n") {
-			t.Errorf("value of %d bytes came back wrong in %d bytes", tt.size, len(body))
+		chunked bool // by net/http
+	}{{1900, false}, {2100, true}, {70 << 10, true}, {3 << 20, true}} {
+		for _, onlyNetHTTP := range []bool{false, true} {
+			r := start(t, httpd.Options{OnlyNetHTTP: onlyNetHTTP})
+			value := strings.Repeat("v", tt.size)
+			r.set("/large", value)
+			resp, body := r.do("GET", "/v2/keys/large", "")
+			if chunked := resp.ContentLength < 0; chunked != (tt.chunked && onlyNetHTTP) {
+				t.Errorf("value of %d bytes: chunked = %v, want %v", tt.size, chunked, !chunked)
+			}
+			if !strings.Contains(body, `"`+value+`"`) || !strings.HasSuffix(body, "}}\n") {
+				t.Errorf("value of %d bytes came back wrong in %d bytes", tt.size, len(body))
+			}
 		}
 	}
 }

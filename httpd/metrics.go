@@ -30,19 +30,28 @@ const (
 
 var methodNames = [numMethods]string{"GET", "HEAD", "PUT", "POST", "DELETE", "QGET"}
 
-func methodOf(name string) method {
+// methodOf returns the label of a request's method, if that is one for keys.
+func methodOf(name string) (m method, ok bool) {
 	switch name {
+	case http.MethodGet:
+		return methodGET, true
 	case http.MethodHead:
-		return methodHEAD
+		return methodHEAD, true
 	case http.MethodPut:
-		return methodPUT
+		return methodPUT, true
 	case http.MethodPost:
-		return methodPOST
+		return methodPOST, true
 	case http.MethodDelete:
-		return methodDELETE
+		return methodDELETE, true
 	}
-	return methodGET
+	return 0, false
 }
+
+// writes says whether a method changes keys.
+func (m method) writes() bool { return m == methodPUT || m == methodPOST || m == methodDELETE }
+
+// hasForm says whether parameters may be in the body.
+func (m method) hasForm() bool { return m == methodPUT || m == methodPOST }
 
 // metrics are those of etcd that mean something for the v2 API, under etcd's names (spec stats 5).
 // The labels are resolved beforehand, so that counting costs no look-up.

@@ -179,8 +179,8 @@ func (f *form) bool(n field, name string, to *bool) error {
 	return nil
 }
 
-// write returns the operation that a PUT, POST or DELETE asks for (spec keys 4).
-func (req *keyRequest) write(method string) tree.Write {
+// operation returns the operation that a PUT, POST or DELETE asks for (spec keys 4).
+func (req *keyRequest) operation(method string) tree.Write {
 	compare := req.prevValue != "" || req.prevIndex > 0
 	w := tree.Write{Op: tree.Op{Path: req.path}}
 	if method == http.MethodDelete {
@@ -211,25 +211,33 @@ func (req *keyRequest) write(method string) tree.Write {
 	return w
 }
 
-// readForm returns the body of a PUT or POST as text if it is an urlencoded form, and "" if it is
-// anything else, which etcd ignores (spec keys 3.1).
+const formType = "application/x-www-form-urlencoded"
+
+// isForm says whether a body of the given type has parameters; anything else etcd ignores (spec keys
+// 3.1). The type may come with an error about its own parameters: the body is a form all the same.
+func isForm(contentType string) (bool, error) {
+	switch contentType {
+	case formType:
+		return true, nil
+	case "":
+		return false, nil
+	}
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	return mediaType == formType, err
+}
+
+// readForm returns the body of a PUT or POST as text if it is a form, and "" if it is not.
 func readForm(r *http.Request, limit int64) (string, error) {
-	if values := r.Header["Content-Type"]; len(values) == 0 || values[0] != "application/x-www-form-urlencoded" {
-		if len(values) == 0 || values[0] == "" {
-			return "", nil
+	form, err := isForm(r.Header.Get("Content-Type"))
+	if !form {
+		return "", err
+	}
+	if err != nil {
+		// That the body is too long matters more.
+		if _, bodyErr := readBody(r, limit); bodyErr == errTooLarge {
+			err = bodyErr
 		}
-		// The media type may come with an error about its parameters; the body is a form all the
-		// same, and what is wrong with it may matter more.
-		mediaType, _, err := mime.ParseMediaType(values[0])
-		if mediaType != "application/x-www-form-urlencoded" {
-			return "", err
-		}
-		if err != nil {
-			if _, bodyErr := readBody(r, limit); bodyErr == errTooLarge {
-				err = bodyErr
-			}
-			return "", err
-		}
+		return "", err
 	}
 	return readBody(r, limit)
 }

@@ -13,8 +13,6 @@ import (
 	"github.com/quorate/quorate/fsm/tree"
 )
 
-const formType = "application/x-www-form-urlencoded"
-
 func newRequest(method, query, contentType, body string) *http.Request {
 	r := &http.Request{
 		Method: method, URL: &url.URL{Path: "/v2/keys/k", RawQuery: query}, Header: http.Header{},
@@ -26,11 +24,13 @@ func newRequest(method, query, contentType, body string) *http.Request {
 	return r
 }
 
-// parseTest runs the parser as the server does.
-func parseTest(r *http.Request) (keyRequest, error) {
-	s := &Server{opts: Options{MaxRequestBytes: 10 << 20}}
-	var req keyRequest
-	err := s.parse(&req, r, strings.TrimPrefix(r.URL.Path, keysPrefix))
+// parseTest runs the parsers as the server does.
+func parseTest(r *http.Request) (req keyRequest, err error) {
+	var form string
+	if r.Method == "PUT" || r.Method == "POST" {
+		form, err = readForm(r, 10<<20)
+	}
+	err = parseKeyRequest(&req, r.Method, strings.TrimPrefix(r.URL.Path, keysPrefix), r.URL.RawQuery, form, err)
 	return req, err
 }
 
@@ -176,7 +176,7 @@ func TestWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.want.Path = "/k"
-			if got := req.write(tt.method); got != tt.want {
+			if got := req.operation(tt.method); got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})

@@ -49,7 +49,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	sw := &statusWriter{ResponseWriter: w}
 	s.router.ServeHTTP(sw, r)
-	s.logRequest(r, sw.status, start)
+	s.logRequest(r.Method, p, r.RemoteAddr, sw.status, start)
 }
 
 // keyOf returns what follows /v2/keys in a path below it.
@@ -212,19 +212,29 @@ func newCORSPolicy(origins []string) corsPolicy {
 	return p
 }
 
-// apply adds the headers to every answer when all origins are allowed, and else to those for an
-// allowed origin. Nobody is refused: that is the browser's part.
-func (p *corsPolicy) apply(h http.Header, r *http.Request) {
-	origin := corsAll
-	if !p.all {
-		if origin = p.origins[r.Header.Get("Origin")]; origin == nil {
-			return
-		}
+// allowed returns the origins that an answer to a request from origin names, nil for no CORS headers at
+// all. Nobody is refused: that is the browser's part.
+func (p *corsPolicy) allowed(origin string) []string {
+	if p.all {
+		return corsAll
 	}
-	h["Access-Control-Allow-Headers"] = corsHeaders
-	h["Access-Control-Allow-Methods"] = corsMethods
-	h["Access-Control-Allow-Origin"] = origin
+	return p.origins[origin]
 }
+
+// apply adds the headers.
+func (p *corsPolicy) apply(h http.Header, r *http.Request) {
+	if allowed := p.allowed(r.Header.Get("Origin")); allowed != nil {
+		h[headerAllowHeaders] = corsHeaders
+		h[headerAllowMethods] = corsMethods
+		h[headerAllowOrigin] = allowed
+	}
+}
+
+const (
+	headerAllowHeaders = "Access-Control-Allow-Headers"
+	headerAllowMethods = "Access-Control-Allow-Methods"
+	headerAllowOrigin  = "Access-Control-Allow-Origin"
+)
 
 // statusWriter remembers the status of an answer, for the log.
 type statusWriter struct {
@@ -250,7 +260,7 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // logRequest leaves out the query: values are nobody's business.
-func (s *Server) logRequest(r *http.Request, status int, start time.Time) {
-	s.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", status,
-		"elapsed", time.Since(start), "remote", r.RemoteAddr)
+func (s *Server) logRequest(method, path, remote string, status int, start time.Time) {
+	s.log.Debug("request", "method", method, "path", path, "status", status,
+		"elapsed", time.Since(start), "remote", remote)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/httpd/plain"
 )
 
 // Options are what a Server can be told. The zero value of each field is usable.
@@ -54,6 +56,9 @@ type Options struct {
 	IdleTimeout time.Duration
 	// MaxHeaderBytes bounds the head of a request; more is answered with 431. Zero means 1 MiB.
 	MaxHeaderBytes int
+	// OnlyNetHTTP leaves all requests to net/http. Otherwise plain ones under /v2/keys are read and
+	// answered by package plain, to the same effect in less time.
+	OnlyNetHTTP bool
 }
 
 func (o *Options) setDefaults() {
@@ -90,6 +95,7 @@ type Server struct {
 	router  *mux.Router
 	metrics *metrics
 	http    http.Server
+	plain   *plain.Server
 
 	member  atomic.Pointer[member]
 	waiting atomic.Pointer[string] // why there is no member yet
@@ -106,11 +112,15 @@ type member struct {
 	Backend
 	clusterID []string   // value of the header
 	access    Authorizer // or nil
+	inForce   func() bool
 }
+
+// guarded says whether anybody has to be asked what is allowed.
+func (m *member) guarded() bool { return m.access != nil && (m.inForce == nil || m.inForce()) }
 
 // may asks whether a request is allowed to do something.
 func (m *member) may(r *http.Request, access Access) bool {
-	return m.access == nil || m.access.Authorize(r, access) == nil
+	return !m.guarded() || m.access.Authorize(r, access) == nil
 }
 
 // NewServer returns a server in front of backend, which may be nil and follow with SetBackend.
@@ -139,6 +149,16 @@ func NewServer(opts Options, backend Backend) *Server {
 		MaxHeaderBytes: opts.MaxHeaderBytes,
 		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}
+	s.plain = plain.New(plain.Config{
+		Prefix:        keysPrefix,
+		Handler:       plainKeys{s},
+		MaxBody:       int(min(opts.MaxRequestBytes, maxPlainBody)),
+		HeaderTimeout: opts.HeaderTimeout,
+		ReadTimeout:   opts.ReadTimeout,
+		WriteTimeout:  opts.WriteTimeout,
+		IdleTimeout:   opts.IdleTimeout,
+		ErrorLog:      s.http.ErrorLog,
+	})
 	return s
 }
 
@@ -146,16 +166,25 @@ func NewServer(opts Options, backend Backend) *Server {
 // roles do several in a row (spec errors 3).
 const slowestWork = 4
 
-// work returns the context of an operation for a request whose handler began at start. It ends with
-// the time-out of requests, not when the client goes away: what has begun goes on either way.
-//
-// If ReadTimeout could pass meanwhile, it is taken off the connection. net/http would take that for
-// the client going away, and would give up on all later requests of the connection too.
+// work returns the context of an operation for a request whose handler began at start.
 func (s *Server) work(w http.ResponseWriter, start time.Time) (context.Context, context.CancelFunc) {
+	s.holdOn(w, start)
+	return s.timeLimit()
+}
+
+// timeLimit returns the context of an operation. It ends with the time-out of requests, not when the
+// client goes away: what has begun goes on either way.
+func (s *Server) timeLimit() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), s.timeout)
+}
+
+// holdOn takes ReadTimeout off the connection if it could pass during the operation of a request whose
+// handler began at start. net/http would take that for the client going away, and would give up on all
+// later requests of the connection too.
+func (s *Server) holdOn(w http.ResponseWriter, start time.Time) {
 	if s.opts.HeaderTimeout+time.Since(start)+slowestWork*s.timeout > s.opts.ReadTimeout {
 		http.NewResponseController(w).SetReadDeadline(time.Time{})
 	}
-	return context.WithTimeout(context.Background(), s.timeout)
 }
 
 // SetBackend makes the server answer for backend, once, when the member is ready.
@@ -163,6 +192,9 @@ func (s *Server) SetBackend(backend Backend) {
 	m := &member{Backend: backend, clusterID: []string{api.FormatID(backend.ClusterID())}, access: s.opts.Authorizer}
 	if m.access == nil {
 		m.access, _ = backend.(Authorizer)
+	}
+	if a, ok := m.access.(interface{ Enabled() bool }); ok {
+		m.inForce = a.Enabled
 	}
 	s.member.Store(m)
 }
@@ -180,6 +212,9 @@ func (s *Server) Registry() *prometheus.Registry { return s.opts.Registry }
 // Serve answers requests on l until Shutdown, and then returns nil. It may be called for several
 // listeners. A TLS listener that offers h2 gets HTTP/2.
 func (s *Server) Serve(l net.Listener) error {
+	if !s.opts.OnlyNetHTTP {
+		l = s.plain.Listener(l)
+	}
 	err := s.http.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -195,10 +230,13 @@ const closeGrace = 200 * time.Millisecond
 // chunk (spec watch 6), and lets other requests finish until ctx is done.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
+	s.plain.Drain()
+	defer s.plain.Close()
 	graceful, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- s.http.Shutdown(graceful) }()
+	stopped := make(chan error, 1)
+	var stopping sync.WaitGroup
+	stopping.Go(func() { stopped <- s.http.Shutdown(graceful) })
+	defer func() { cancel(); stopping.Wait() }()
 
 	// http.Server.Shutdown would wait up to 5s for connections on which nothing was ever asked.
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -206,20 +244,26 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	var idleSince time.Time
 	for {
 		select {
-		case err := <-done:
+		case err := <-stopped:
 			if err != nil {
 				s.http.Close()
+				return err
 			}
-			return err
+			stopped = nil
+		case <-ctx.Done():
+			s.http.Close()
+			return ctx.Err()
 		case now := <-tick.C:
-			if s.active.Load() > 0 {
+			conns, busy := s.plain.Count()
+			switch {
+			case conns == 0 && stopped == nil:
+				return nil
+			case busy > 0 || s.active.Load() > 0:
 				idleSince = time.Time{}
-			} else if idleSince.IsZero() {
+			case idleSince.IsZero():
 				idleSince = now
-			} else if now.Sub(idleSince) > closeGrace {
+			case now.Sub(idleSince) > closeGrace:
 				s.http.Close()
-				cancel()
-				<-done
 				return nil
 			}
 		}

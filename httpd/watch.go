@@ -14,11 +14,15 @@ import (
 //
 // It ends after one event, or with stream=true when the client goes away, when the client was too
 // slow and has got all that was queued for it, or when the server stops.
-func (s *Server) watch(w http.ResponseWriter, r *http.Request, m *member, req *keyRequest) error {
-	t := m.Tree()
-	watcher, err := t.Watch(req.path, req.recursive, req.stream, req.waitIndex)
+//
+// It returns false if it could not begin. What to answer is in c then.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) bool {
+	s.metrics.watchRequests.Inc()
+	watcher, err := c.member.Tree().Watch(c.path, c.recursive, c.stream, c.waitIndex)
 	if err != nil {
-		return err
+		s.refuse(c, err)
+		s.metrics.failed(c.method, c.status)
+		return false
 	}
 	defer watcher.Close()
 
@@ -28,13 +32,18 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, m *member, req *k
 	rc.SetReadDeadline(time.Time{})
 	rc.SetWriteDeadline(time.Time{})
 
-	raftIndex, raftTerm := m.RaftState()
-	setIndexes(w.Header(), watcher.StartIndex(), raftIndex, raftTerm)
-	w.WriteHeader(http.StatusOK)
-	if err := rc.Flush(); err != nil {
-		return nil
+	c.watchedFrom, c.status = watcher.StartIndex(), http.StatusOK
+	c.raftIndex, c.raftTerm = c.member.RaftState()
+	c.setHeader(w.Header())
+	w.WriteHeader(c.status)
+	if rc.Flush() == nil {
+		s.sendEvents(w, rc, r, watcher, c.stream)
 	}
+	return true
+}
 
+// sendEvents sends what watcher sees until the watch ends.
+func (s *Server) sendEvents(w http.ResponseWriter, rc *http.ResponseController, r *http.Request, watcher *tree.Watcher, stream bool) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
@@ -43,23 +52,23 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, m *member, req *k
 		switch {
 		case err == nil:
 		case errors.Is(err, tree.ErrWatcherClosed):
-			return nil
+			return
 		case s.stopping.Err() != nil:
 			// A final chunk would say that the answer is complete. Without it the client knows to
 			// ask another member.
 			panic(http.ErrAbortHandler)
 		default:
-			return nil // the client went away
+			return // the client went away
 		}
 		rc.SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout))
 		if _, err := w.Write(event.JSON()); err != nil {
-			return nil
+			return
 		}
-		if !req.stream {
-			return nil
+		if !stream {
+			return
 		}
 		if err := rc.Flush(); err != nil {
-			return nil
+			return
 		}
 		rc.SetWriteDeadline(time.Time{})
 	}
