@@ -226,8 +226,10 @@ func (s *Store) apply(entry []byte, idle func() bool) error {
 	term := r.CurrentTerm()
 	future := r.Apply(entry, 0)
 	if err := r.wait(future); err != nil {
+		s.noteTransfer(err, time.Now())
 		return err
 	}
+	s.transferSince.Store(0)
 	if response := future.Response(); response != nil {
 		return response.(error)
 	}
@@ -237,6 +239,23 @@ func (s *Store) apply(entry []byte, idle func() bool) error {
 		s.nudge(r, future.Index(), term)
 	}
 	return nil
+}
+
+// noteTransfer looks at an error of apply. A transfer of leadership that was interrupted can leave
+// raft refusing entries for ever (hashicorp/raft#696): when that has lasted for longer than any
+// transfer does, raft is started anew.
+func (s *Store) noteTransfer(err error, now time.Time) {
+	if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		s.transferSince.Store(0)
+		return
+	}
+	if s.transferSince.CompareAndSwap(0, now.UnixNano()) {
+		return
+	}
+	since := s.transferSince.Load()
+	if now.Sub(time.Unix(0, since)) > 2*s.options.ElectionTimeout && s.transferSince.CompareAndSwap(since, 0) {
+		go s.restartRaft("a transfer of leadership has not come to an end", func() error { return nil })
+	}
 }
 
 func (s *Store) nudge(r *runningRaft, index, term uint64) {

@@ -109,6 +109,10 @@ type Store struct {
 	raft   atomic.Pointer[runningRaft]
 	raftMu sync.Mutex // held while raft is started or stopped
 
+	// transferSince is when raft began to refuse entries because of a transfer of leadership, in
+	// Unix nanoseconds, and 0 while it does not.
+	transferSince atomic.Int64
+
 	// readyTerm is the term in which this member leads and has applied its first command.
 	readyTerm atomic.Uint64
 
