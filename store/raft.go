@@ -25,7 +25,7 @@ const (
 	snapshotBytes = 64 << 20
 )
 
-// raftConfig returns the settings of raft. Why each is as it is: docs/decisions/0003.
+// raftConfig returns the settings of raft. Why each is as it is: docs/decisions/0007.
 func (s *Store) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = serverID(s.self)
@@ -234,7 +234,7 @@ func (s *Store) apply(entry []byte, idle func() bool) error {
 		return response.(error)
 	}
 	// Followers learn of a commit with the next entry, or else up to CommitTimeout late, and so
-	// would their clients (RAFT.md 2.1).
+	// would their clients.
 	if idle() {
 		s.nudge(r, future.Index(), term)
 	}

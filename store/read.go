@@ -15,8 +15,7 @@ var errNotLeading = errors.New("this member does not lead")
 
 // Linearizable returns once this member's state is at least as new as anything that was
 // acknowledged anywhere before the call. Reads that follow are linearizable. The error is api's of
-// code 300. No entry is written, and no clock is trusted (RAFT.md 5, the ReadIndex of Raft's
-// dissertation, 6.4).
+// code 300. No entry is written, and no clock is trusted (ReadIndex in Raft's dissertation, 6.4).
 func (s *Store) Linearizable(ctx context.Context) error {
 	for {
 		index, err := s.readIndex.ask(ctx)
