@@ -6,20 +6,25 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
 	"github.com/quorate/quorate/httpd"
+	"github.com/quorate/quorate/httpd/auth"
 	"github.com/quorate/quorate/httpd/httpdtest"
 )
 
-// TestReplay holds the HTTP layer and the tree to the transcripts, without raft in between. Users and
-// roles are replicated state that a member without raft does not have.
+// TestReplay holds the HTTP layer, the tree, and users and roles to the transcripts, without raft in
+// between.
 func TestReplay(t *testing.T) {
-	args := append(SkipBetter[:2:2], Files(t, "auth.json")...)
+	args := SkipBetter[:2:2]
 	if testing.Short() {
-		args = append([]string{"--phases", "fresh,serial"}, args...) // what is left waits for keys to expire
+		args = append([]string{"--phases", "fresh,serial,exclusive"}, args...) // what is left waits for keys to expire
 	}
 	member := httpdtest.New(1000) // the history of etcd
 	defer member.Close()
-	server := httpd.NewServer(httpd.Options{}, member)
+	guard := auth.New(auth.Options{Cost: bcrypt.MinCost})
+	guard.SetBackend(member)
+	server := httpd.NewServer(httpd.Options{Authorizer: guard, Auth: guard}, member)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
