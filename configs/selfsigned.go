@@ -21,10 +21,15 @@ import (
 // selfSignedLife is how long a pair of --auto-tls is valid; a new one is made after that.
 const selfSignedLife = 365 * 24 * time.Hour
 
+// SelfSignedFiles returns the names of the self-signed pair in dir.
+func SelfSignedFiles(dir string) (certFile, keyFile string) {
+	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+}
+
 // selfSigned returns the pair in dir, cert.pem and key.pem, and makes it when there is none that is
 // still valid: organisation etcd, valid for the addresses of the listen URLs.
 func selfSigned(dir string, listen URLs) (tls.Certificate, error) {
-	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certFile, keyFile := SelfSignedFiles(dir)
 	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	switch {
 	case err == nil && time.Now().Before(cert.Leaf.NotAfter):

@@ -11,7 +11,7 @@ import (
 )
 
 // TLS is the material of one side, clients or peers (spec config 6). Files are PEM; keys are not
-// encrypted. They are read once, at start. Any holder of a certificate from the trusted authority
+// encrypted. Each call of ServerConfig and DialConfig reads them anew. Any holder of a certificate from the trusted authority
 // is accepted; the names in it are not checked, unless AllowedCN or AllowedHostname is set.
 type TLS struct {
 	CertFile, KeyFile string

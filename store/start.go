@@ -153,7 +153,11 @@ func (s *Store) othersURLs(self uint64, members []disk.InitialMember) []string {
 func (s *Store) fetchMembers(ctx context.Context, peerURL string, timeout time.Duration) (peer.Roster, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: s.options.TLS, DisableKeepAlives: true}}
+	transport := &http.Transport{DisableKeepAlives: true}
+	if s.options.TLS != nil {
+		transport.TLSClientConfig = s.options.TLS()
+	}
+	client := &http.Client{Transport: transport}
 	return peer.FetchMembers(ctx, client, peerURL)
 }
 

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -15,62 +13,47 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quorate/quorate/configs"
+	"github.com/quorate/quorate/internal/certs"
 )
-
-// fixtures is the directory below the data directory that holds self-signed certificates.
-const fixtures = "fixtures"
 
 // reservedFiles are the open files that the server itself may need. The rest of the limit is for
 // connections of clients (spec config 3).
 const reservedFiles = 150
 
-// listeners are the open sockets of a server, and what it dials other members with.
+// listeners are the open sockets of a server.
 type listeners struct {
 	client, peer, metrics []net.Listener
-	dial                  *tls.Config
 	// failed has the error of a listener that broke.
 	failed chan error
 	// aside serves the metrics listeners; nil without any.
 	aside *http.Server
 }
 
-// openListeners reads the certificates and opens what the configuration names; the peer URLs only
-// for a member. On an error nothing stays open.
-func openListeners(cfg *configs.Config, member bool) (*listeners, error) {
+// openListeners opens what the configuration names; the peer URLs only for a member. On an error
+// nothing stays open.
+func openListeners(cfg *configs.Config, certificates *certificates, member bool) (*listeners, error) {
 	ls := &listeners{}
-	if err := ls.open(cfg, member); err != nil {
+	if err := ls.open(cfg, certificates, member); err != nil {
 		ls.close()
 		return nil, err
 	}
 	return ls, nil
 }
 
-func (ls *listeners) open(cfg *configs.Config, member bool) error {
+func (ls *listeners) open(cfg *configs.Config, certificates *certificates, member bool) error {
 	slots, err := connectionSlots()
 	if err != nil {
 		return err
 	}
-	clientDir, peerDir := filepath.Join(cfg.DataDir, fixtures, "client"), filepath.Join(cfg.DataDir, fixtures, "peer")
-	clientTLS, err := cfg.ClientTLS.ServerConfig(clientDir, cfg.ListenClientURLs, configs.ClientProtocols)
-	if err != nil {
-		return err
-	}
-	peerTLS, err := cfg.PeerTLS.ServerConfig(peerDir, cfg.ListenPeerURLs, configs.PeerProtocols)
-	if err != nil {
-		return err
-	}
-	if ls.dial, err = cfg.PeerTLS.DialConfig(peerDir, cfg.ListenPeerURLs); err != nil {
-		return err
-	}
 	limit := func(l net.Listener) net.Listener { return newLimitedListener(l, slots) }
-	if ls.client, err = listen(cfg.ListenClientURLs, clientTLS, limit); err != nil {
+	if ls.client, err = listen(cfg.ListenClientURLs, certificates.client, limit); err != nil {
 		return err
 	}
-	if ls.metrics, err = listen(cfg.ListenMetricsURLs, clientTLS, limit); err != nil {
+	if ls.metrics, err = listen(cfg.ListenMetricsURLs, certificates.client, limit); err != nil {
 		return err
 	}
 	if member {
-		if ls.peer, err = listen(cfg.ListenPeerURLs, peerTLS, nil); err != nil {
+		if ls.peer, err = listen(cfg.ListenPeerURLs, certificates.peer, nil); err != nil {
 			return err
 		}
 	}
@@ -79,7 +62,7 @@ func (ls *listeners) open(cfg *configs.Config, member bool) error {
 }
 
 // listen opens one listener for each URL. What it opened is returned with an error too.
-func listen(urls configs.URLs, config *tls.Config, wrap func(net.Listener) net.Listener) ([]net.Listener, error) {
+func listen(urls configs.URLs, source *certs.Source, wrap func(net.Listener) net.Listener) ([]net.Listener, error) {
 	var open []net.Listener
 	for _, text := range urls {
 		u, err := url.Parse(text)
@@ -94,7 +77,7 @@ func listen(urls configs.URLs, config *tls.Config, wrap func(net.Listener) net.L
 			l = wrap(l)
 		}
 		if u.Scheme == "https" {
-			l = tls.NewListener(l, config)
+			l = source.Listen(l)
 		}
 		open = append(open, l)
 	}

@@ -65,7 +65,7 @@ func newServer(cfg *configs.Config, log hclog.Logger) *server {
 
 // runMember runs a member until ctx ends or the member has to stop by itself. server answers on the
 // client listeners already.
-func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, ls *listeners, server *server) error {
+func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, certificates *certificates, ls *listeners, server *server) error {
 	options := store.Options{
 		Name:              cfg.Name,
 		ClientURLs:        cfg.AdvertiseClientURLs,
@@ -82,7 +82,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		StrictReconfig:    cfg.StrictReconfigCheck,
 		ForceNewCluster:   cfg.ForceNewCluster,
 		DiskStallLimit:    cfg.DiskStallLimit,
-		TLS:               ls.dial,
+		TLS:               certificates.dial,
 		Logger:            log,
 	}
 	if firstStart {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/discovery"
@@ -23,33 +24,35 @@ const proxyStateFile = "cluster"
 const proxyShutdownTime = time.Second
 
 // startProxy runs a proxy from the beginning.
-func startProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger) error {
-	ls, err := openListeners(cfg, false)
+func startProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates) error {
+	ls, err := openListeners(cfg, certificates, false)
 	if err != nil {
 		return err
 	}
 	defer ls.close()
-	return runProxy(ctx, cfg, log, ls)
+	return runProxy(ctx, cfg, log, certificates, ls)
 }
 
 // fallBack runs a proxy where the start as a member ended. The server that answered 503 meanwhile
 // has to let go of the client listeners first; the peer listeners are not needed any more.
-func fallBack(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *listeners, server *httpd.Server) error {
+func fallBack(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, ls *listeners, server *httpd.Server) error {
 	shutdown, cancel := context.WithTimeout(ctx, shutdownTime)
 	defer cancel()
 	if err := server.Shutdown(shutdown); err != nil {
 		log.Warn("some requests were cut off", "error", err)
 	}
 	ls.close()
-	return startProxy(ctx, cfg, log)
+	return startProxy(ctx, cfg, log, certificates)
 }
 
 // runProxy runs a proxy until ctx ends.
-func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *listeners) error {
+func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, ls *listeners) error {
 	peerURLs, err := proxyPeers(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	certificates.register(registry)
 	p := proxy.New(proxy.Options{
 		PeerURLs:        peerURLs,
 		StateFile:       filepath.Join(cfg.ProxyDir(), proxyStateFile),
@@ -61,9 +64,10 @@ func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, ls *li
 			DialTimeout:  cfg.ProxyDialTimeout,
 			WriteTimeout: cfg.ProxyWriteTimeout,
 			ReadTimeout:  cfg.ProxyReadTimeout,
-			TLS:          ls.dial,
+			TLS:          certificates.dial,
 		}),
-		Logger: log.Named("proxy"),
+		Registry: registry,
+		Logger:   log.Named("proxy"),
 	})
 	server := &http.Server{
 		Handler:           p,

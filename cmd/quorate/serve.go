@@ -77,14 +77,19 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		return err
 	}
 	firstStart := state == disk.Empty
-	for _, name := range disk.UnknownEntries(cfg.DataDir) {
-		if name != fixtures {
+	if state == disk.Proxy { // a member is told when it opens its directory
+		for _, name := range disk.UnknownEntries(cfg.DataDir) {
 			log.Warn(fmt.Sprintf("found invalid file/dir %s under data dir %s (Ignore this if you are upgrading etcd)", name, cfg.DataDir))
 		}
 	}
 	for _, line := range cfg.EffectiveValues(firstStart) {
 		log.Info(line)
 	}
+	certificates, err := loadCertificates(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer certificates.watch()()
 	switch state {
 	case disk.Member:
 		log.Info("the server is already initialized as member before, starting as member...")
@@ -93,25 +98,26 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		}
 	case disk.Proxy:
 		log.Info("the server is already initialized as proxy before, starting as proxy...")
-		return startProxy(ctx, cfg, log)
+		return startProxy(ctx, cfg, log, certificates)
 	default:
 		if cfg.Proxy != configs.ProxyOff {
-			return startProxy(ctx, cfg, log)
+			return startProxy(ctx, cfg, log, certificates)
 		}
 	}
 
-	ls, err := openListeners(cfg, true)
+	ls, err := openListeners(cfg, certificates, true)
 	if err != nil {
 		return err
 	}
 	defer ls.close()
 	server := newServer(cfg, log)
+	certificates.register(server.Registry())
 	ls.serve(log, server.Serve, server.Handler())
-	err = runMember(ctx, cfg, firstStart, log, ls, server)
+	err = runMember(ctx, cfg, firstStart, log, certificates, ls, server)
 	var failure *discovery.Failure
 	if errors.As(err, &failure) && failure.Fallback && cfg.DiscoveryFallback == configs.FallbackProxy {
 		log.Info(discovery.FallbackNotice)
-		return fallBack(ctx, cfg, log, ls, server.Server)
+		return fallBack(ctx, cfg, log, certificates, ls, server.Server)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -17,28 +18,59 @@ type TransportOptions struct {
 	// WriteTimeout and ReadTimeout bound each write to and read from a connection. A read time-out
 	// ends watches that are idle for longer.
 	WriteTimeout, ReadTimeout time.Duration
-	// TLS is for https members: the peer certificates.
-	TLS *tls.Config
+	// TLS is asked at every connection to an https member for what to use: the peer certificates.
+	// Nil means the system's roots and no certificate.
+	TLS func() *tls.Config
 }
 
 // NewTransport returns the transport between a proxy and the members. It adds no header, asks for
 // no compression and uses no other proxy.
 func NewTransport(o TransportOptions) *http.Transport {
 	dialer := &net.Dialer{Timeout: o.DialTimeout}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &timedConn{Conn: conn, read: o.ReadTimeout, write: o.WriteTimeout}, nil
+	}
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, addr)
+		DialContext: dial,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &timedConn{Conn: conn, read: o.ReadTimeout, write: o.WriteTimeout}, nil
+			return secure(ctx, raw, addr, o.TLS)
 		},
-		TLSClientConfig:     o.TLS,
-		TLSHandshakeTimeout: 10 * time.Second,
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 128, // all clients share them
 		IdleConnTimeout:     90 * time.Second,
 	}
+}
+
+// handshakeTimeout bounds the TLS handshake with a member.
+const handshakeTimeout = 10 * time.Second
+
+// secure makes a TLS connection of one to addr, or closes it.
+func secure(ctx context.Context, raw net.Conn, addr string, current func() *tls.Config) (net.Conn, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if current != nil && current() != nil {
+		config = current().Clone()
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	config.ServerName = host
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // timedConn gives each read and write its own deadline.

@@ -1,18 +1,10 @@
 package certs
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,84 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+
+	"github.com/quorate/quorate/internal/certs/certstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // deadline is how long a test waits for what must happen; it only ends tests that have failed.
 const deadline = 60 * time.Second
-
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * 24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	certPEM, keyPEM := a.sign(t, template)
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.cert, a.key, a.pem = pair.Leaf, pair.PrivateKey.(*ecdsa.PrivateKey), certPEM
-	return a
-}
-
-// sign makes a key and signs its certificate; the first with the key itself.
-func (a *authority) sign(t *testing.T, template *x509.Certificate) (certPEM, keyPEM []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-}
-
-// pair makes a certificate for 127.0.0.1 that ends after life.
-func (a *authority) pair(t *testing.T, name string, life time.Duration) (certPEM, keyPEM []byte) {
-	t.Helper()
-	return a.sign(t, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(life),
-		KeyUsage: x509.KeyUsageDigitalSignature, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-}
-
-func (a *authority) certificate(t *testing.T, name string, life time.Duration) tls.Certificate {
-	t.Helper()
-	pair, err := tls.X509KeyPair(a.pair(t, name, life))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair
-}
-
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
 
 // logLines takes a log, line by line.
 type logLines chan string
@@ -146,22 +68,19 @@ func (l logLines) silent(t *testing.T) {
 type fixture struct {
 	*Source
 	t     *testing.T
-	ca    *authority
-	files Files
+	ca    *certstest.Authority
+	files certstest.Files
 	log   logLines
 }
 
 // newFixture makes a source that demands certificates of clients, with a pair called first.
 func newFixture(t *testing.T, change func(*fixture, *Options)) *fixture {
 	t.Helper()
-	dir := t.TempDir()
-	f := &fixture{t: t, ca: newAuthority(t, "authority"), log: make(logLines, 1000), files: Files{
-		Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
-	}}
-	f.write(f.files.CA, f.ca.pem)
-	f.writePair(f.ca.pair(t, "first", 365*24*time.Hour))
+	f := &fixture{t: t, ca: certstest.NewAuthority(t, "authority"), log: make(logLines, 1000), files: certstest.In(t.TempDir())}
+	f.files.WriteCA(t, f.ca)
+	f.writePair(f.ca.Pair(t, "first", certstest.Year))
 	o := Options{
-		Role: "peer", Files: f.files, Load: f.load,
+		Role: "peer", Files: Files{Cert: f.files.Cert, Key: f.files.Key, CA: f.files.CA}, Load: f.load,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: f.log, DisableTime: true}),
 	}
 	if change != nil {
@@ -193,17 +112,9 @@ func (f *fixture) load() (Configs, error) {
 	}, nil
 }
 
-func (f *fixture) write(name string, content []byte) {
-	f.t.Helper()
-	if err := os.WriteFile(name, content, 0o600); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
 func (f *fixture) writePair(certPEM, keyPEM []byte) {
 	f.t.Helper()
-	f.write(f.files.Cert, certPEM)
-	f.write(f.files.Key, keyPEM)
+	f.files.WritePair(f.t, certPEM, keyPEM)
 }
 
 // name is the name in the certificate in use.
@@ -229,16 +140,16 @@ func TestReload(t *testing.T) {
 			f.Poll()
 		}
 	}
-	cert2, key2 := f.ca.pair(t, "second", time.Hour*24*365)
+	cert2, key2 := f.ca.Pair(t, "second", certstest.Year)
 
 	poll(3)
 	is("first")
 	f.log.silent(t)
 
 	// A pair is written file by file. Until it is complete, and for one look more, nothing happens.
-	f.write(f.files.Cert, cert2)
+	certstest.Write(t, f.files.Cert, cert2)
 	poll(1)
-	f.write(f.files.Key, key2)
+	certstest.Write(t, f.files.Key, key2)
 	poll(1)
 	is("first")
 	f.log.silent(t)
@@ -249,7 +160,7 @@ func TestReload(t *testing.T) {
 	f.log.silent(t)
 
 	// Half a pair stays half a pair.
-	f.write(f.files.Cert, []byte("-----BEGIN CERTIFICATE-----\nnonsense\n"))
+	certstest.Write(t, f.files.Cert, []byte("-----BEGIN CERTIFICATE-----\nnonsense\n"))
 	poll(2)
 	f.log.expect(t, "certificates were not loaded, those before stay in use", "tls: failed to find any PEM data")
 	poll(3)
@@ -263,19 +174,19 @@ func TestReload(t *testing.T) {
 	is("second")
 
 	// The old content is no change.
-	f.write(f.files.Cert, cert2)
+	certstest.Write(t, f.files.Cert, cert2)
 	poll(3)
 	f.log.silent(t)
 	is("second")
 
-	f.writePair(f.ca.pair(t, "third", time.Hour*24*365))
+	f.writePair(f.ca.Pair(t, "third", certstest.Year))
 	f.Reload() // at once
 	is("third")
 	f.log.expect(t, "certificates loaded")
 
 	// A key of something else.
-	_, key := f.ca.pair(t, "other", time.Hour)
-	f.write(f.files.Key, key)
+	_, key := f.ca.Pair(t, "other", time.Hour)
+	certstest.Write(t, f.files.Key, key)
 	f.Reload()
 	f.log.expect(t, "those before stay in use", "private key does not match public key")
 	is("third")
@@ -328,7 +239,7 @@ func TestEnds(t *testing.T) {
 	day := 24 * time.Hour
 	f := newFixture(t, func(_ *fixture, o *Options) { o.now = func() time.Time { return now } })
 	f.log.silent(t)
-	f.writePair(f.ca.pair(t, "short", 20*day+time.Hour))
+	f.writePair(f.ca.Pair(t, "short", 20*day+time.Hour))
 	f.Reload()
 	f.log.expect(t, "certificate ends soon", "file="+f.files.Cert, "days=20")
 	for range 5 {
@@ -343,16 +254,15 @@ func TestEnds(t *testing.T) {
 	f.log.expect(t, "[ERROR]", "certificate has ended, others refuse it", "file="+f.files.Cert)
 	f.Poll()
 	f.log.silent(t)
-	f.writePair(f.ca.pair(t, "long", 365*day))
+	f.writePair(f.ca.Pair(t, "long", certstest.Year))
 	f.Reload()
 	f.log.expect(t, "certificates loaded")
 	f.log.silent(t)
 
 	// Of several authorities the last counts; of a chain, the first that ends.
-	old := newAuthority(t, "old")
-	oldPEM, _ := old.sign(t, &x509.Certificate{SerialNumber: big.NewInt(3), NotAfter: time.Now().Add(day)})
-	f.write(f.files.CA, append(oldPEM, f.ca.pem...))
-	certPEM, keyPEM := f.ca.pair(t, "chain", 365*day)
+	oldPEM, _ := f.ca.Pair(t, "old", day)
+	certstest.Write(t, f.files.CA, append(oldPEM[:len(oldPEM):len(oldPEM)], f.ca.PEM...))
+	certPEM, keyPEM := f.ca.Pair(t, "chain", certstest.Year)
 	f.writePair(append(certPEM, oldPEM...), keyPEM)
 	f.Reload()
 	f.log.expect(t, "certificate has ended", "file="+f.files.Cert)
@@ -376,7 +286,7 @@ func TestEnds(t *testing.T) {
 			found[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
 		}
 	}
-	if got, want := found[f.files.CA], float64(f.ca.cert.NotAfter.Unix()); got != want {
+	if got, want := found[f.files.CA], float64(f.ca.Cert.NotAfter.Unix()); got != want {
 		t.Errorf("%s of the authorities is %f, want %f", metricExpires, got, want)
 	}
 	if len(found) != 4 {
@@ -393,7 +303,7 @@ func TestRenews(t *testing.T) {
 		o.Load = func() (Configs, error) {
 			configs, err := f.load()
 			if err == nil && !now.Before(configs.Server.Certificates[0].Leaf.NotAfter) {
-				f.writePair(f.ca.pair(t, "renewed", 1000*24*time.Hour))
+				f.writePair(f.ca.Pair(t, "renewed", 2*certstest.Year))
 				return f.load()
 			}
 			return configs, err

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/quorate/quorate/internal/certs/certstest"
 )
 
 // serve answers each connection's lines with the name in the certificate of the other side.
@@ -76,10 +78,10 @@ func connect(t *testing.T, address string, config *tls.Config) (net.Conn, error)
 func TestHandshakes(t *testing.T) {
 	f := newFixture(t, nil)
 	address := f.serve()
-	foreign := newAuthority(t, "foreign authority")
+	foreign := certstest.NewAuthority(t, "foreign authority")
 	client := func(change func(*tls.Config)) func(*testing.T) error {
 		return func(t *testing.T) error {
-			config := &tls.Config{RootCAs: f.ca.pool(), Certificates: []tls.Certificate{f.ca.certificate(t, "good", time.Hour)}}
+			config := &tls.Config{RootCAs: f.ca.Pool(), Certificates: []tls.Certificate{f.ca.Certificate(t, "good", time.Hour)}}
 			change(config)
 			_, err := connect(t, address, config)
 			return err
@@ -118,14 +120,14 @@ func TestHandshakes(t *testing.T) {
 		{"no certificate", client(func(c *tls.Config) { c.Certificates = nil }), []string{"tls: client didn't provide a certificate"}},
 		{"foreign certificate", client(func(c *tls.Config) {
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				pair := foreign.certificate(t, "stranger", time.Hour)
+				pair := foreign.Certificate(t, "stranger", time.Hour)
 				return &pair, nil
 			}
 		}), []string{"certificate signed by unknown authority", "subject=CN=stranger", `issuer="CN=foreign authority"`}},
 		{"ended certificate", client(func(c *tls.Config) {
-			c.Certificates = []tls.Certificate{f.ca.certificate(t, "late", -time.Hour)}
+			c.Certificates = []tls.Certificate{f.ca.Certificate(t, "late", -time.Hour)}
 		}), []string{"certificate has expired or is not yet valid", "subject=CN=late", "ends="}},
-		{"the other side refuses ours", client(func(c *tls.Config) { c.RootCAs = foreign.pool() }), []string{"remote error: tls: bad certificate"}},
+		{"the other side refuses ours", client(func(c *tls.Config) { c.RootCAs = foreign.Pool() }), []string{"remote error: tls: bad certificate"}},
 		{"plain HTTP", raw("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"),
 			[]string{"it speaks plain HTTP, and this is an https URL"}},
 		{"plain HTTP, PUT", raw("PUT /v2/keys/x HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"),
@@ -218,9 +220,9 @@ func TestRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := newAuthority(t, "next authority")
-	newClient := &tls.Config{RootCAs: next.pool(), Certificates: []tls.Certificate{next.certificate(t, "new client", time.Hour)}}
-	newClient.RootCAs.AddCert(f.ca.cert)
+	next := certstest.NewAuthority(t, "next authority")
+	newClient := &tls.Config{RootCAs: next.Pool(), Certificates: []tls.Certificate{next.Certificate(t, "new client", time.Hour)}}
+	newClient.RootCAs.AddCert(f.ca.Cert)
 	oldClient := f.Dial()
 
 	try := func(step string, config *tls.Config, ok bool) {
@@ -231,16 +233,16 @@ func TestRotation(t *testing.T) {
 	}
 	try("before", oldClient, true)
 	try("before", newClient, false)
-	f.write(f.files.CA, append(f.ca.pem[:len(f.ca.pem):len(f.ca.pem)], next.pem...))
+	f.files.WriteCA(t, f.ca, next)
 	f.Reload()
 	try("both authorities", oldClient, true)
 	try("both authorities", newClient, true)
-	f.writePair(next.pair(t, "new pair", 24*365*time.Hour))
+	f.writePair(next.Pair(t, "new pair", certstest.Year))
 	f.Reload()
 	try("new pair", oldClient, false)
 	try("new pair", newClient, true)
 	try("new pair, dialed by itself", f.Dial(), true)
-	f.write(f.files.CA, next.pem)
+	f.files.WriteCA(t, next)
 	f.Reload()
 	try("new authority alone", newClient, true)
 	onlyTrustsNew := &tls.Config{RootCAs: newClient.RootCAs, Certificates: oldClient.Certificates}
@@ -267,7 +269,7 @@ func TestReloadUnderLoad(t *testing.T) {
 
 	pairs := [2][2][]byte{}
 	for i := range pairs {
-		pairs[i][0], pairs[i][1] = f.ca.pair(t, fmt.Sprint("pair", i), 24*365*time.Hour)
+		pairs[i][0], pairs[i][1] = f.ca.Pair(t, fmt.Sprint("pair", i), certstest.Year)
 	}
 	const workers, each = 4, 25
 	var clients sync.WaitGroup
@@ -389,14 +391,14 @@ func TestWatch(t *testing.T) {
 	tick, hup := make(chan time.Time), make(chan os.Signal)
 	var work sync.WaitGroup
 	work.Go(func() { Watch(ctx, tick, hup, f.Source) })
-	f.writePair(f.ca.pair(t, "second", 24*365*time.Hour))
+	f.writePair(f.ca.Pair(t, "second", certstest.Year))
 	for range 3 {
 		tick <- time.Time{} // the third is taken when the second was done
 	}
 	if got := f.name(); got != "second" {
 		t.Errorf("%q is in use, want second", got)
 	}
-	f.writePair(f.ca.pair(t, "third", 24*365*time.Hour))
+	f.writePair(f.ca.Pair(t, "third", certstest.Year))
 	hup <- syscall.SIGHUP
 	tick <- time.Time{}
 	if got := f.name(); got != "third" {

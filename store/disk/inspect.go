@@ -102,13 +102,16 @@ func inspectMember(dir, walDir string) (State, error) {
 	return Empty, nil
 }
 
+// fixtures is a directory of self-signed certificates, which is no concern of this package.
+const fixtures = "fixtures"
+
 // UnknownEntries returns the names in a data directory that mean nothing to us. They deserve a
 // warning and are otherwise ignored.
 func UnknownEntries(dataDir string) []string {
 	var unknown []string
 	entries, _ := os.ReadDir(dataDir)
 	for _, e := range entries {
-		if name := e.Name(); (name != "member" && name != "proxy") || !isDir(dataDir, e) {
+		if name := e.Name(); (name != "member" && name != "proxy" && name != fixtures) || !isDir(dataDir, e) {
 			unknown = append(unknown, name)
 		}
 	}

@@ -95,7 +95,7 @@ func TestInspect(t *testing.T) {
 
 func TestUnknownEntries(t *testing.T) {
 	dir := t.TempDir()
-	touch(t, dir, "member/", "lost+found/", "proxy", "x")
+	touch(t, dir, "member/", "fixtures/", "lost+found/", "proxy", "x")
 	want := []string{"lost+found", "proxy", "x"}
 	if got := UnknownEntries(dir); !reflect.DeepEqual(got, want) {
 		t.Errorf("UnknownEntries = %q, want %q", got, want)

@@ -46,7 +46,10 @@ const (
 
 	// handshakeTimeout bounds the whole handshake, on both sides.
 	handshakeTimeout = 5 * time.Second
-	maxHeader        = 16 << 10 // of the request, in bytes
+	// dialTimeout bounds its first step. The kernel repeats its request for a connection after 1, 3
+	// and 7 s: a new one in between finds a network that is whole again sooner.
+	dialTimeout = 2 * time.Second
+	maxHeader   = 16 << 10 // of the request, in bytes
 )
 
 // RefusedError is a handshake that another member refused.
@@ -262,11 +265,12 @@ func (p *Peers) dialURL(ctx context.Context, to, drops uint64, rawURL, kind stri
 		return nil, err
 	}
 	var raw net.Conn
+	dialer := &net.Dialer{Timeout: dialTimeout}
 	switch u.Scheme {
 	case "http":
-		raw, err = new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+		raw, err = dialer.DialContext(ctx, "tcp", u.Host)
 	case "https":
-		raw, err = (&tls.Dialer{Config: p.cfg.TLS}).DialContext(ctx, "tcp", u.Host)
+		raw, err = (&tls.Dialer{NetDialer: dialer, Config: p.tlsConfig()}).DialContext(ctx, "tcp", u.Host)
 	default:
 		err = errors.New("scheme must be http or https")
 	}

@@ -72,9 +72,9 @@ type Config struct {
 	Version   string // of this server, for GET /version
 	Directory Directory
 	Handler   Handler // nil answers every call with CodeUnknownKind
-	// TLS is used to dial https URLs; nil means the system's roots and no certificate of our own.
-	// Listeners bring their own.
-	TLS *tls.Config
+	// TLS is asked for what to dial https URLs with, each time, as certificates are replaced now and
+	// then. Nil means the system's roots and no certificate of our own. Listeners bring their own.
+	TLS func() *tls.Config
 	// Logger may be nil.
 	Logger hclog.Logger
 	// Health decides GET /health; nil means what Ready was told last.
@@ -145,6 +145,14 @@ func New(cfg Config) *Peers {
 	}
 	p.wg.Go(p.watchLinks)
 	return p
+}
+
+// tlsConfig returns what to dial with now; nil is Go's default.
+func (p *Peers) tlsConfig() *tls.Config {
+	if p.cfg.TLS == nil {
+		return nil
+	}
+	return p.cfg.TLS()
 }
 
 // Listen opens the listener of an http peer URL. The listener of an https URL needs a certificate

@@ -511,7 +511,7 @@ func TestListen(t *testing.T) {
 // Both sides show certificates and check each other's.
 func TestMutualTLS(t *testing.T) {
 	ca, leaf := testCertificates(t)
-	dial := &tls.Config{RootCAs: ca, Certificates: []tls.Certificate{leaf}}
+	dial := func() *tls.Config { return &tls.Config{RootCAs: ca, Certificates: []tls.Certificate{leaf}} }
 	serve := &tls.Config{ClientCAs: ca, ClientAuth: tls.RequireAndVerifyClientCert, Certificates: []tls.Certificate{leaf}}
 	secure := func(cfg Config) *testPeer {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
