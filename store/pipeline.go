@@ -311,17 +311,56 @@ func (p *pipeline) run() {
 		case <-p.kick:
 		}
 		for {
-			chunks, size, r, more := p.take(time.Now())
+			start := time.Now()
+			chunks, size, r, more := p.take(start)
 			if len(chunks) > 0 {
 				if err := p.send(chunks, size, r); err != nil {
 					p.store.log.Debug("commands not sent", "commands", len(chunks), "leader", r.leader, "error", err)
 					p.retryLater(r)
 					break
 				}
+				if p.store.leads(r) {
+					p.gather(len(chunks), time.Since(start))
+					more = true // look once more: gather may have taken the kick
+				}
 			}
 			if !more {
 				break
 			}
+		}
+	}
+}
+
+// Writers that have just been answered come back with their next write within a moment. An entry
+// that left at once would carry the few that were waiting, and all others would wait for it: every
+// second entry would be nearly empty. So after an entry of many commands the next one waits for
+// most of them to return, but no longer than a part of what the entry itself took.
+const (
+	gatherFrom  = 8                // commands in the entry before; with fewer there is no wait
+	gatherShare = 4                // the longest wait is this part of the time of the entry before
+	gatherMax   = time.Millisecond // and never longer than this
+)
+
+// gather waits for writers to return after an entry of n commands that took so long.
+func (p *pipeline) gather(n int, took time.Duration) {
+	if n < gatherFrom {
+		return
+	}
+	timeout := time.NewTimer(min(took/gatherShare, gatherMax))
+	defer timeout.Stop()
+	for {
+		p.mu.Lock()
+		enough := len(p.queue) >= n*3/4
+		p.mu.Unlock()
+		if enough {
+			return
+		}
+		select {
+		case <-p.kick:
+		case <-timeout.C:
+			return
+		case <-p.store.stopping:
+			return
 		}
 	}
 }
