@@ -1,0 +1,504 @@
+//go:build linux && faults
+
+package linearizability
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/internal/cluster"
+)
+
+// fault is one kind of trouble. do returns when it is over, or when ctx ends.
+type fault struct {
+	name   string
+	weight int
+	do     func(t *troubleMaker, ctx context.Context)
+}
+
+// troubleMaker draws faults from the seed, one after the other. Two of them work at once: one on
+// processes and one on the network.
+type troubleMaker struct {
+	*run
+	rng *rand.Rand
+}
+
+// between draws a time.
+func (t *troubleMaker) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(t.rng.Int64N(int64(most-least)+1))
+}
+
+// trouble injects faults for the duration of the run.
+func (r *run) trouble() {
+	ctx, cancel := context.WithTimeout(context.Background(), r.duration)
+	defer cancel()
+	var both sync.WaitGroup
+	both.Go(func() { r.troubleWith(ctx, 2, processFaults) })
+	if r.mesh != nil {
+		both.Go(func() { r.troubleWith(ctx, 3, networkFaults) })
+	}
+	both.Wait()
+}
+
+func (r *run) troubleWith(ctx context.Context, stream uint64, faults []fault) {
+	t := &troubleMaker{run: r, rng: rand.New(rand.NewPCG(uint64(r.seed), stream))}
+	total := 0
+	for _, f := range faults {
+		total += f.weight
+	}
+	for {
+		sleep(ctx, t.between(200*time.Millisecond, 1500*time.Millisecond))
+		if ctx.Err() != nil || r.Failed() {
+			return
+		}
+		n := t.rng.IntN(total)
+		i := 0
+		for ; n >= faults[i].weight; i++ {
+			n -= faults[i].weight
+		}
+		r.Logf("fault: %s", faults[i].name)
+		r.mu.Lock()
+		r.faults[faults[i].name]++
+		r.mu.Unlock()
+		faults[i].do(t, ctx)
+	}
+}
+
+// heal ends all faults.
+func (r *run) heal() {
+	r.Logf("heal")
+	if r.mesh != nil {
+		r.mesh.set(map[link]rule{})
+	}
+	nodes := r.present()
+	for _, n := range nodes {
+		n.m.Continue()
+		if !n.joining {
+			r.startAgain(n)
+		}
+	}
+	for _, n := range nodes {
+		if n.joining {
+			ctx, cancel := context.WithTimeout(context.Background(), cluster.Deadline)
+			defer cancel()
+			r.bringIn(ctx, n, slices.DeleteFunc(r.present(), func(o *node) bool { return o == n }))
+			if n.joining {
+				r.Fatalf("%s could not join", n.m.Name)
+			}
+		}
+	}
+}
+
+// Roles name whom a fault hits.
+type role string
+
+const (
+	leader   role = "leader"
+	follower role = "follower"
+	majority role = "majority"
+	everyone role = "all"
+)
+
+// pick finds the nodes that have a role now. Without a leader any node may stand for it.
+func (t *troubleMaker) pick(who role) []*node {
+	nodes := t.present()
+	t.rng.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	l := t.leader(nodes)
+	switch who {
+	case leader:
+		return []*node{l}
+	case follower:
+		if nodes[0] == l && len(nodes) > 1 {
+			return nodes[1:2]
+		}
+		return nodes[:1]
+	case majority:
+		return nodes[:len(nodes)/2+1]
+	}
+	return nodes
+}
+
+// leader asks all nodes at once who leads, and believes the highest term.
+func (t *troubleMaker) leader(nodes []*node) *node {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	answers := make([]cluster.Status, len(nodes))
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		all.Go(func() {
+			if resp, err := n.m.Do(ctx, http.MethodGet, "/quorate/v1/status", "", ""); err == nil {
+				_ = json.Unmarshal([]byte(resp.Body), &answers[i]) // or it stays empty
+			}
+		})
+	}
+	all.Wait()
+	best, found := cluster.Status{}, nodes[0]
+	for _, a := range answers {
+		if a.Leader == "" || a.Term <= best.Term {
+			continue
+		}
+		if i := slices.IndexFunc(nodes, func(n *node) bool { return n.id == a.Leader }); i >= 0 {
+			best, found = a, nodes[i]
+		}
+	}
+	return found
+}
+
+// stop ends a process and returns when it has ended.
+func (r *run) stop(n *node, sig syscall.Signal) {
+	r.mu.Lock()
+	down := n.down
+	n.down = true
+	r.mu.Unlock()
+	if down {
+		return
+	}
+	if !n.m.Running() {
+		r.unexpectedEnd(n)
+		return
+	}
+	n.m.Signal(sig)
+	n.m.Wait()
+}
+
+// startAgain starts a process that is down.
+func (r *run) startAgain(n *node) {
+	r.mu.Lock()
+	down, gone := n.down, n.gone
+	r.mu.Unlock()
+	if gone || !down {
+		if !gone && !n.m.Running() {
+			r.unexpectedEnd(n)
+		}
+		return
+	}
+	r.mu.Lock()
+	n.life++
+	n.down = false
+	r.mu.Unlock()
+	n.m.Start()
+}
+
+// stopping is a fault that ends processes and starts them again.
+func stopping(sig syscall.Signal, who role) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		nodes := t.pick(who)
+		var all sync.WaitGroup
+		for _, n := range nodes {
+			all.Go(func() { t.stop(n, sig) })
+		}
+		all.Wait()
+		sleep(ctx, t.between(0, 3*time.Second))
+		for _, n := range nodes {
+			t.startAgain(n)
+		}
+	}
+}
+
+// pausing is a fault that keeps processes from running.
+func pausing(d time.Duration, who role) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		nodes := t.pick(who)
+		for _, n := range nodes {
+			n.m.Pause()
+		}
+		sleep(ctx, d)
+		for _, n := range nodes {
+			n.m.Continue()
+		}
+	}
+}
+
+// crashLoop kills a process again and again while it starts.
+func crashLoop(t *troubleMaker, ctx context.Context) {
+	n := t.pick([]role{leader, follower}[t.rng.IntN(2)])[0]
+	for range 4 {
+		t.stop(n, syscall.SIGKILL)
+		t.startAgain(n)
+		sleep(ctx, t.between(0, 500*time.Millisecond))
+	}
+}
+
+// rolling stops all, one after the other.
+func rolling(t *troubleMaker, ctx context.Context) {
+	for _, n := range t.pick(everyone) {
+		t.stop(n, syscall.SIGTERM)
+		t.startAgain(n)
+		sleep(ctx, t.between(500*time.Millisecond, 2*time.Second))
+	}
+}
+
+// troubledBootstrap kills members while the cluster forms.
+func (r *run) troubledBootstrap(rng *rand.Rand) {
+	t := &troubleMaker{run: r, rng: rng}
+	for range 6 {
+		sleep(context.Background(), t.between(0, 400*time.Millisecond))
+		n := r.nodes[rng.IntN(len(r.nodes))]
+		t.stop(n, syscall.SIGKILL)
+		t.startAgain(n)
+	}
+}
+
+// strace changes what a system call of a process does, as long as ctx lasts. It says whether it could.
+func (r *run) strace(ctx context.Context, n *node, inject string) bool {
+	call, _, _ := strings.Cut(inject, ":")
+	cmd := exec.Command("strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace="+call, "-e", "inject="+inject, "-p", fmt.Sprint(n.m.Pid()))
+	if err := cmd.Start(); err != nil {
+		r.Logf("no strace: %v", err)
+		return false
+	}
+	<-ctx.Done()
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it lets go of the process
+	_ = cmd.Wait()
+	return true
+}
+
+// slowDisk makes every sync of a log take longer.
+func slowDisk(who role) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, t.between(2*time.Second, 5*time.Second))
+		defer cancel()
+		delay := t.between(50*time.Millisecond, 700*time.Millisecond)
+		var all sync.WaitGroup
+		for _, n := range t.pick(who) {
+			all.Go(func() { t.strace(ctx, n, fmt.Sprintf("fdatasync:delay_enter=%d", delay.Microseconds())) })
+		}
+		all.Wait()
+	}
+}
+
+// brokenDisk lets a system call fail until the member has noticed. It has to end by itself then: what it
+// holds in memory counts no more.
+func brokenDisk(inject string, who role) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		n := t.pick(who)[0]
+		t.mu.Lock()
+		down := n.down
+		n.down = true
+		t.mu.Unlock()
+		if down {
+			return
+		}
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		go func() {
+			for limited.Err() == nil && n.m.Running() {
+				sleep(limited, 50*time.Millisecond)
+			}
+			cancel()
+		}()
+		t.strace(limited, n, inject)
+		<-limited.Done()
+		if n.m.Running() {
+			t.Logf("%s has not ended: nothing was written, or strace did not work", n.m.Name)
+		} else {
+			t.Logf("%s has ended: %v", n.m.Name, n.m.Wait())
+			t.mu.Lock()
+			t.faults["(ended because of its disk)"]++
+			t.mu.Unlock()
+		}
+		n.m.Signal(syscall.SIGKILL)
+		n.m.Wait()
+		t.startAgain(n)
+	}
+}
+
+// replace removes a member and adds another in its place.
+func replace(t *troubleMaker, ctx context.Context) {
+	nodes := t.present()
+	if len(nodes) < 3 {
+		return
+	}
+	old := t.pick([]role{leader, follower, follower}[t.rng.IntN(3)])[0]
+	others := slices.DeleteFunc(nodes, func(n *node) bool { return n == old })
+	if !t.remove(ctx, old, others) {
+		return
+	}
+	t.mu.Lock()
+	old.gone, old.down = true, true
+	t.mu.Unlock()
+	t.c.Forget(old.m)
+	limited, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	for limited.Err() == nil && old.m.Running() {
+		sleep(limited, 20*time.Millisecond)
+	}
+	cancel()
+	if old.m.Running() {
+		t.Logf("%s, which was removed, has not ended", old.m.Name)
+		old.m.Continue()
+		old.m.Kill()
+	}
+	t.join(ctx, old.slot, others)
+}
+
+// eachUntil asks nodes in turn until one says yes, ctx ends or the time is up.
+func eachUntil(ctx context.Context, limit time.Duration, nodes []*node, ask func(context.Context, *node) bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for ctx.Err() == nil {
+		for _, n := range nodes {
+			one, cancel := context.WithTimeout(ctx, 9*time.Second)
+			ok := ask(one, n)
+			cancel()
+			if ok {
+				return true
+			}
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	return false
+}
+
+// remove returns whether the member is certainly removed. If that stays open it is still looked upon as
+// a member, unless it is found out later.
+func (t *troubleMaker) remove(ctx context.Context, old *node, others []*node) bool {
+	asked := false
+	removed := eachUntil(ctx, 10*time.Second, others, func(ctx context.Context, via *node) bool {
+		resp, err := via.m.ChangeMembers(ctx, http.MethodDelete, old.id)
+		asked = asked || err == nil && resp.Status != http.StatusServiceUnavailable
+		return err == nil && (resp.OK() || resp.Status == http.StatusGone)
+	})
+	if removed || !asked {
+		return removed
+	}
+	// It may be done yet, so it has to be.
+	i := 0
+	cluster.Eventually(t.run, "a decision about the removal of "+old.m.Name, func(ctx context.Context) error {
+		i++
+		resp, err := others[i%len(others)].m.ChangeMembers(ctx, http.MethodDelete, old.id)
+		if err != nil || !resp.OK() && resp.Status != http.StatusGone {
+			return fmt.Errorf("%v (%v)", resp, err)
+		}
+		return nil
+	})
+	return true
+}
+
+// join adds a member that takes a slot. When that cannot be done now, the cluster stays smaller.
+func (t *troubleMaker) join(ctx context.Context, slot int, others []*node) {
+	t.mu.Lock()
+	t.run.joined++
+	name := fmt.Sprintf("j%d", t.run.joined)
+	t.mu.Unlock()
+	m := t.c.Join(name)
+	t.behindProxy(slot, m)
+	id := ""
+	added := eachUntil(ctx, 20*time.Second, others, func(ctx context.Context, via *node) bool {
+		resp, err := via.m.ChangeMembers(ctx, http.MethodPost, "", m.PeerURL)
+		if err == nil && (resp.OK() || resp.Status == http.StatusConflict) {
+			list, err := via.m.MemberList(ctx)
+			if err != nil {
+				return false
+			}
+			i := slices.IndexFunc(list, func(l api.Member) bool { return slices.Contains(l.PeerURLs, m.PeerURL) })
+			if i >= 0 {
+				id = list[i].ID
+			}
+		}
+		return id != ""
+	})
+	if !added {
+		t.Logf("%s was not added", name)
+		t.c.Forget(m)
+		return
+	}
+	n := &node{slot: slot, m: m, id: id, down: true, joining: true}
+	t.identify(n)
+	t.mu.Lock()
+	t.nodes[slot] = n
+	t.faults["(member replaced)"]++
+	t.mu.Unlock()
+	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	t.bringIn(limited, n, others)
+}
+
+// bringIn starts a member that was added, until it knows who it is. It ends when it cannot ask the
+// others, or when they are other ones than it was told.
+func (r *run) bringIn(ctx context.Context, n *node, others []*node) {
+	for ctx.Err() == nil {
+		if !n.m.Running() {
+			boot, err := r.presentCluster(ctx, n, others)
+			if err != nil {
+				sleep(ctx, 100*time.Millisecond)
+				continue
+			}
+			n.m.Boot = []string{"--initial-cluster", boot, "--initial-cluster-state", "existing"}
+			r.mu.Lock()
+			n.life++
+			r.mu.Unlock()
+			n.m.Start()
+		}
+		if _, err := n.m.MemberList(ctx); err == nil {
+			r.mu.Lock()
+			n.down, n.joining = false, false
+			r.mu.Unlock()
+			r.Logf("%s (%s) has joined", n.m.Name, n.id)
+			return
+		}
+		sleep(ctx, 50*time.Millisecond)
+	}
+}
+
+// presentCluster is the initial cluster of a member that joins.
+func (r *run) presentCluster(ctx context.Context, joins *node, others []*node) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, n := range others {
+		list, err := n.m.MemberList(ctx)
+		if err != nil {
+			continue
+		}
+		var pairs []string
+		for _, l := range list {
+			name := l.Name
+			switch {
+			case l.ID == joins.id:
+				name = joins.m.Name
+			case name == "":
+				name = "unstarted-" + l.ID
+			}
+			pairs = append(pairs, name+"="+strings.Join(l.PeerURLs, ","))
+		}
+		return strings.Join(pairs, ","), nil
+	}
+	return "", errors.New("no list of members")
+}
+
+var processFaults = []fault{
+	{"kill -9 the leader", 4, stopping(syscall.SIGKILL, leader)},
+	{"kill -9 a follower", 3, stopping(syscall.SIGKILL, follower)},
+	{"kill -9 a majority", 2, stopping(syscall.SIGKILL, majority)},
+	{"kill -9 all", 2, stopping(syscall.SIGKILL, everyone)},
+	{"stop the leader", 2, stopping(syscall.SIGTERM, leader)},
+	{"stop a follower", 1, stopping(syscall.SIGTERM, follower)},
+	{"stop a majority", 1, stopping(syscall.SIGTERM, majority)},
+	{"stop all", 1, stopping(syscall.SIGTERM, everyone)},
+	{"stop all in turn", 1, rolling},
+	{"kill -9 while starting", 2, crashLoop},
+	{"pause the leader for 2 s", 3, pausing(2*time.Second, leader)},
+	{"pause the leader for 5 s", 2, pausing(5*time.Second, leader)},
+	{"pause a follower for 5 s", 1, pausing(5*time.Second, follower)},
+	{"pause a majority for 2 s", 1, pausing(2*time.Second, majority)},
+	{"pause a majority for 5 s", 1, pausing(5*time.Second, majority)},
+	{"pause all for 2 s", 1, pausing(2*time.Second, everyone)},
+	{"slow disk of the leader", 2, slowDisk(leader)},
+	{"slow disk of a follower", 1, slowDisk(follower)},
+	{"slow disk of all", 1, slowDisk(everyone)},
+	{"failing sync on the leader", 1, brokenDisk("fdatasync:error=EIO", leader)},
+	{"failing sync on a follower", 1, brokenDisk("fdatasync:error=EIO", follower)},
+	{"full disk of the leader", 1, brokenDisk("pwrite64:error=ENOSPC", leader)},
+	{"full disk of a follower", 1, brokenDisk("pwrite64:error=ENOSPC", follower)},
+	{"replace a member", 2, replace},
+}

@@ -1,0 +1,182 @@
+//go:build linux && faults
+
+package linearizability
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quorate/quorate/internal/cluster"
+)
+
+var (
+	seedsFlag    = flag.String("seeds", "", "seeds of the runs, such as 1-20,33; empty for the fixed ones of CI")
+	durationFlag = flag.Duration("duration", 12*time.Second, "how long each run injects faults")
+	membersFlag  = flag.Int("members", 0, "members of each cluster; 0 lets the seed decide")
+	clustersFlag = flag.Int("clusters", 2, "how many runs go on at a time")
+	outFlag      = flag.String("out", filepath.Join(os.TempDir(), "quorate-faults"), "where runs leave what they found")
+	keepFlag     = flag.Bool("keep", false, "keep what good runs leave, too")
+	historyFlag  = flag.String("history", "", "check this history again instead of running anything")
+)
+
+// fixed are the seeds of CI: with and without a network that fails, with and without many snapshots.
+const fixed = "1-6"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	cluster.Clean()
+	os.Exit(code)
+}
+
+// TestFaults runs a cluster for each seed.
+func TestFaults(t *testing.T) {
+	if *historyFlag != "" {
+		checkAgain(t, *historyFlag)
+		return
+	}
+	text := *seedsFlag
+	if text == "" {
+		text = fixed
+	}
+	seeds, err := parseSeeds(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cluster.QuorateBinary(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(*outFlag, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	results := make(chan *result)
+	go func() {
+		defer close(results)
+		places := make(chan struct{}, *clustersFlag)
+		var all sync.WaitGroup
+		defer all.Wait()
+		for _, seed := range seeds {
+			places <- struct{}{}
+			all.Go(func() {
+				dir := filepath.Join(*outFlag, fmt.Sprintf("seed-%d-%d", seed, os.Getpid()))
+				results <- execute(newPlan(seed, *membersFlag, *durationFlag), dir)
+				<-places
+			})
+		}
+	}()
+	total := map[string]int{}
+	runs := 0
+	for res := range results {
+		report(t, res)
+		runs++
+		for name, n := range res.faults {
+			total[name] += n
+		}
+		total["operations"] += len(res.history.Ops)
+		total["installed snapshots"] += res.installs
+		total["undecided keys"] += len(res.report.Registers.Undecided)
+		total["violations"] += len(res.report.Violations) + len(res.failures)
+	}
+	for _, name := range slices.Sorted(maps.Keys(total)) {
+		t.Logf("total %5d %s", total[name], name)
+	}
+	t.Logf("total %5d runs", runs)
+}
+
+// report says what a run has come to. What it has left stays when something is wrong.
+func report(t *testing.T, res *result) {
+	t.Logf("%v: %s, installed snapshots %d", res.plan, res.report.Summary(res.history), res.installs)
+	if len(res.report.Registers.Undecided) > 0 {
+		t.Logf("seed %d: undecided in time: %v", res.seed, res.report.Registers.Undecided)
+	}
+	note(t, res)
+	if !res.ok() || *keepFlag {
+		if err := res.report.Save(res.history, res.dir); err != nil {
+			t.Errorf("save the history: %v", err)
+		}
+		if err := os.WriteFile(filepath.Join(res.dir, "run.log"), []byte(res.log), 0o600); err != nil {
+			t.Errorf("save the log: %v", err)
+		}
+	}
+	if res.ok() {
+		if !*keepFlag {
+			_ = os.RemoveAll(res.dir)
+		}
+		return
+	}
+	for _, f := range res.failures {
+		t.Errorf("seed %d: %s", res.seed, f)
+	}
+	for _, v := range res.report.Violations {
+		t.Errorf("seed %d: %v", res.seed, v)
+	}
+	t.Errorf("seed %d failed. Its history, the logs and data of all members, and a picture of each broken key are in\n  %s\nThis repeats it:\n  go test -tags faults ./test/linearizability -count=1 -run TestFaults -v -seeds %d -members %d -duration %v",
+		res.seed, res.dir, res.seed, res.size, res.duration)
+}
+
+// note adds one line about a run to the list of all runs.
+func note(t *testing.T, res *result) {
+	line, err := json.Marshal(map[string]any{
+		"time": time.Now().UTC(), "seed": res.seed, "members": res.size, "duration": res.duration.String(),
+		"proxied": res.proxied, "snapshots": res.snapshots, "operations": len(res.history.Ops), "faults": res.faults,
+		"installs": res.installs, "undecided": len(res.report.Registers.Undecided),
+		"violations": len(res.report.Violations), "failures": len(res.failures), "summary": res.report.Summary(res.history),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(*outFlag, "runs.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(append(line, '\n')); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkAgain checks a history that a run has left.
+func checkAgain(t *testing.T, path string) {
+	h, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Check(h, time.Minute)
+	t.Log(r.Summary(h))
+	for _, v := range r.Violations {
+		t.Error(v)
+	}
+}
+
+// parseSeeds reads 1-20,33.
+func parseSeeds(text string) ([]int64, error) {
+	var seeds []int64
+	for part := range strings.SplitSeq(text, ",") {
+		from, to, ok := strings.Cut(part, "-")
+		if !ok {
+			to = from
+		}
+		first, err := strconv.ParseInt(from, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		last, err := strconv.ParseInt(to, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		for s := first; s <= last; s++ {
+			seeds = append(seeds, s)
+		}
+	}
+	return seeds, nil
+}
