@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/quorate/quorate/fsm"
 	"github.com/quorate/quorate/fsm/tree"
 	"github.com/quorate/quorate/store/disk"
 )
@@ -71,7 +72,7 @@ func TestOffline(t *testing.T) {
 	t.Run("recover", func(t *testing.T) { testRecover(t, survivor) })
 	t.Run("survey", func(t *testing.T) { testSurvey(t, survivor.options.DataDir) })
 	t.Run("verify", func(t *testing.T) { testVerify(t, survivor.options.DataDir) })
-	t.Run("unknown entry", func(t *testing.T) { testUnknownEntry(t, survivor.options.DataDir) })
+	t.Run("refused", func(t *testing.T) { testRefused(t, survivor.options.DataDir) })
 }
 
 // testRecover makes one of three members a cluster of its own, after a crash at every step of a
@@ -250,26 +251,50 @@ func TestRecoverRefuses(t *testing.T) {
 	}
 }
 
-// testUnknownEntry has an entry that only a newer program understands.
-func testUnknownEntry(t *testing.T, dataDir string) {
-	dir := copyOf(t, dataDir)
-	was, err := Survey(dir, "")
+// testRefused has logs that cannot become a cluster of their own, and must stay what they are.
+func testRefused(t *testing.T, dataDir string) {
+	was, err := Survey(dataDir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	appendEntry(t, dir, was.LastTerm, []byte{250, 1, 2, 3})
-	want := fmt.Sprintf("log entry %d (term %d)", was.LastIndex+1, was.LastTerm)
-	if _, err := Recover(RecoverOptions{DataDir: dir}); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("Recover = %v, want an error about %s", err, want)
+	self := was.Identity.Member
+	removed, err := fsm.AppendCommand(fsm.AppendEntry(nil, 1), &fsm.Command{Kind: fsm.KindRemoveMember, Change: fsm.Change{ID: self}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := Survey(dir, ""); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("Survey = %v, want an error about %s", err, want)
+	tests := []struct {
+		name  string
+		entry []byte
+		want  string
+	}{
+		{"an entry that only a newer program knows", []byte{250, 1, 2, 3}, fmt.Sprintf("log entry %d (term %d)", was.LastIndex+1, was.LastTerm)},
+		{"a member that was removed", removed, "member " + formatID(self) + " was removed from its cluster"},
 	}
-	// It is still a member of its cluster, for a newer program.
-	openDisk(t, dir, func(d *disk.Dir) error {
-		if id, _ := d.Identity(); id.Epoch != was.Identity.Epoch {
-			t.Errorf("the epoch is %d, was %d", id.Epoch, was.Identity.Epoch)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := copyOf(t, dataDir)
+			appendEntry(t, dir, was.LastTerm, tt.entry)
+			if _, err := Recover(RecoverOptions{DataDir: dir}); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Recover = %v, want an error about %s", err, tt.want)
+			}
+			openDisk(t, dir, func(d *disk.Dir) error {
+				if id, _ := d.Identity(); id.Epoch != was.Identity.Epoch {
+					t.Errorf("the epoch is %d, was %d", id.Epoch, was.Identity.Epoch)
+				}
+				snapshots, err := d.Snapshots().List()
+				if len(snapshots) != len(was.Snapshots) {
+					t.Errorf("there are %d snapshots, were %d", len(snapshots), len(was.Snapshots))
+				}
+				return err
+			})
+		})
+	}
+
+	t.Run("a member that has received nothing", func(t *testing.T) {
+		dir := copyOf(t, dataDir)
+		openDisk(t, dir, func(d *disk.Dir) error { return d.LogStore().DeleteRange(1, was.LastIndex) })
+		if _, err := Recover(RecoverOptions{DataDir: dir}); err == nil || !strings.Contains(err.Error(), "never received anything") {
+			t.Errorf("Recover = %v", err)
 		}
-		return nil
 	})
 }

@@ -217,3 +217,23 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 }
+
+// The list of suites counts for TLS 1.2. HTTP/2, which demands suites that may not be in it, is left out.
+func TestCipherSuites(t *testing.T) {
+	ca := certstest.NewAuthority(t, "authority")
+	files := certstest.In(t.TempDir())
+	files.Sign(t, ca, "x", certstest.Year)
+	m := start(t, tlsArgs(filepath.Join(t.TempDir(), "m"), "--peer-auto-tls",
+		"--cert-file", files.Cert, "--key-file", files.Key, "--cipher-suites", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")...)
+	config := &tls.Config{RootCAs: ca.Pool(), MaxVersion: tls.VersionTLS12}
+	resp, _ := ask(t, tlsClient(t, config), "PUT", "https://"+m.address+"/v2/keys/x", "value=1", http.StatusCreated)
+	if resp.TLS.CipherSuite != tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 || resp.ProtoMajor != 1 {
+		t.Errorf("answered with %s over %s", resp.Proto, tls.CipherSuiteName(resp.TLS.CipherSuite))
+	}
+	config = config.Clone()
+	config.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	if resp, err := tlsClient(t, config).Get("https://" + m.address + "/version"); err == nil {
+		resp.Body.Close()
+		t.Error("another suite is accepted")
+	}
+}
