@@ -104,7 +104,8 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(member.RegisterMetrics(server.Registry()), httpd.InstallRaftMetrics(server.Registry())); err != nil {
+	registry := server.Registry()
+	if err := errors.Join(member.RegisterMetrics(registry), server.guard.RegisterMetrics(registry), httpd.InstallRaftMetrics(registry)); err != nil {
 		return errors.Join(err, member.Close())
 	}
 	server.setMember(member)

@@ -33,6 +33,7 @@ const maxLoggedName = 64
 // What was found wrong is not remembered. It costs one of the tokens that each address has.
 type logins struct {
 	log     hclog.Logger
+	metrics *metrics
 	cost    int
 	limiter *limiter
 	slots   chan struct{} // one for each bcrypt computation that may run
@@ -58,9 +59,10 @@ func newLogins(cost int, l *limiter, log hclog.Logger) *logins {
 	rand.Read(key) // never fails
 	return &logins{
 		log:     log,
+		metrics: newMetrics(),
 		cost:    cost,
 		limiter: l,
-		slots:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), // one processor is left for all else
 		macs:    sync.Pool{New: func() any { return &macState{Hash: hmac.New(sha256.New, key)} }},
 		nobody: sync.OnceValue(func() string {
 			password := make([]byte, 32)
@@ -82,6 +84,7 @@ func (l *logins) check(name, password, hash, remote string) bool {
 	password = truncate(password)
 	m := l.mac(name, password)
 	if l.isKnown(m, hash) {
+		l.metrics.known.Inc()
 		return true
 	}
 	// Equal logins from one place that come while the first is looked at share its answer.
@@ -101,6 +104,7 @@ func (l *logins) look(name, password, hash string, m mac, from netip.Addr, remot
 	defer func() { <-l.slots }()
 	if l.isKnown(m, hash) { // found good while this one waited
 		l.limiter.giveBack(from)
+		l.metrics.known.Inc()
 		return true
 	}
 	against, reason := hash, "wrong password"
@@ -109,10 +113,12 @@ func (l *logins) look(name, password, hash string, m mac, from netip.Addr, remot
 	}
 	err := bcrypt.CompareHashAndPassword([]byte(against), []byte(password))
 	if err != nil || hash == "" {
+		l.metrics.refused.Inc()
 		l.log.Warn("login refused", "user", loggedName(name), "remote", remote, "reason", reason)
 		return false
 	}
 	l.limiter.giveBack(from)
+	l.metrics.checked.Inc()
 	l.remember(m, hash)
 	return true
 }
@@ -120,6 +126,7 @@ func (l *logins) look(name, password, hash string, m mac, from netip.Addr, remot
 // malformed takes note of a login that cannot be read.
 func (l *logins) malformed(remote string) {
 	if l.admit("", remoteHost(remote), remote) {
+		l.metrics.refused.Inc()
 		l.log.Warn("login refused", "remote", remote, "reason", "the Authorization header is not understood")
 	}
 }
@@ -127,6 +134,9 @@ func (l *logins) malformed(remote string) {
 // admit takes a token from the address. The first login that is not admitted is logged.
 func (l *logins) admit(name string, from netip.Addr, remote string) bool {
 	ok, first := l.limiter.take(from)
+	if !ok {
+		l.metrics.limited.Inc()
+	}
 	if first {
 		l.log.Warn("too many logins from one address have failed: more are refused unread", "user", loggedName(name), "remote", remote)
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/quorate/quorate/fsm/auth"
@@ -132,6 +134,11 @@ func TestFailuresAreLimited(t *testing.T) {
 		t.Error("another address is limited")
 	}
 	l.malformed(from)
+	for result, want := range map[prometheus.Counter]float64{l.metrics.known: 1, l.metrics.checked: 2, l.metrics.refused: 3, l.metrics.limited: 4} {
+		if got := testutil.ToFloat64(result); got != want {
+			t.Errorf("%v counted %v times, want %v", result.Desc(), got, want)
+		}
+	}
 	if strings.Contains(log.String(), "not understood") {
 		t.Error("a line for each malformed header of an address without tokens")
 	}
