@@ -70,6 +70,11 @@ func (r *runningRaft) wait(f raft.Future) error {
 func (s *Store) startRaft() error {
 	s.raftMu.Lock()
 	defer s.raftMu.Unlock()
+	select {
+	case <-s.stopping:
+		return errStopping // Close may have stopped raft already, and would not do so again
+	default:
+	}
 	config := s.raftConfig()
 	logs, stable, snapshots := s.dir.LogStore(), s.dir.StableStore(), s.dir.Snapshots()
 
@@ -167,15 +172,12 @@ func (s *Store) restartRaft(why string, change func() error) {
 		s.stop(err)
 		return
 	}
-	select {
-	case <-s.stopping:
-		return
-	default:
-	}
-	if err := s.startRaft(); err != nil {
+	if err := s.startRaft(); err != nil && !errors.Is(err, errStopping) {
 		s.stop(err)
 	}
 }
+
+var errStopping = errors.New("this member is stopping")
 
 // currentTerm returns raft's current term, and 0 while raft does not run.
 func (s *Store) currentTerm() uint64 {
