@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,16 +17,16 @@ import (
 
 // load is writers that keep setting new keys on all members, and remember what was acknowledged.
 type load struct {
-	t       *testing.T
-	members []*cluster.Member
-	prefix  string
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	t      *testing.T
+	prefix string
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
-	mu     sync.Mutex        // guards the rest
-	acked  map[string]write  // by key
-	owners map[uint64]string // key by its modifiedIndex
-	faults []string          // broken promises
+	mu      sync.Mutex // guards the rest
+	members []*cluster.Member
+	acked   map[string]write  // by key
+	owners  map[uint64]string // key by its modifiedIndex
+	faults  []string          // broken promises
 }
 
 // write is an acknowledged one.
@@ -42,7 +43,7 @@ func startLoad(t *testing.T, c *cluster.Cluster, prefix string) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{
-		t: t, members: c.Members, prefix: prefix, cancel: cancel,
+		t: t, members: slices.Clone(c.Members), prefix: prefix, cancel: cancel,
 		acked: map[string]write{}, owners: map[uint64]string{},
 	}
 	for w := range writers {
@@ -52,10 +53,23 @@ func startLoad(t *testing.T, c *cluster.Cluster, prefix string) *load {
 	return l
 }
 
+// use tells the writers that these are the members from now on.
+func (l *load) use(members []*cluster.Member) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.members = slices.Clone(members)
+}
+
+func (l *load) member(n int) *cluster.Member {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.members[n%len(l.members)]
+}
+
 func (l *load) write(ctx context.Context, w int) {
 	var last uint64 // the highest index this writer was told
 	for n := 0; ctx.Err() == nil; n++ {
-		m := l.members[(w+n)%len(l.members)]
+		m := l.member(w + n)
 		key, value := fmt.Sprintf("%s/%d/%06d", l.prefix, w, n), fmt.Sprintf("value %d of %d", n, w)
 		one, cancel := context.WithTimeout(ctx, 10*time.Second)
 		resp, err := m.Put(one, key, value)

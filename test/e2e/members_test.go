@@ -127,6 +127,7 @@ func TestReplaceEachMember(t *testing.T) {
 		in.Start()
 		c.WaitReady()
 		waitVoter(t, c, in)
+		l.use(c.Members)
 		l.progress(50)
 	}
 	l.verify(c)
