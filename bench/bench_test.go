@@ -4,7 +4,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +104,30 @@ func TestFlags(t *testing.T) {
 		if err := run(args, t.Output(), t.Output()); err == nil {
 			t.Errorf("run(%q) was accepted", args)
 		}
+	}
+}
+
+// TestEveryLine measures everything once, for a moment, so that no line rots between two real runs.
+func TestEveryLine(t *testing.T) {
+	docs := t.TempDir()
+	var out bytes.Buffer
+	args := []string{"-systems", "quorate", "-rounds", "1", "-duration", "50ms", "-keys", "500", "-watchers", "10", "-json", "-docs", docs}
+	if err := run(args, &out, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatalf("read the report: %v\n%s", err, out.String())
+	}
+	if len(r.Lines) < 16 {
+		t.Errorf("the report has %d lines", len(r.Lines))
+	}
+	for _, l := range r.Lines {
+		if len(l.Values["quorate"]) != 1 {
+			t.Errorf("%s was measured %d times, want once", l.Name, len(l.Values["quorate"]))
+		}
+	}
+	if _, err := os.Stat(filepath.Join(docs, "performance.md")); err != nil {
+		t.Error(err)
 	}
 }
