@@ -44,6 +44,8 @@ type Hooks struct {
 	Deliver func([]Delivery)
 	// MembersChanged is told after the membership changed, by a command or a snapshot.
 	MembersChanged func(before, now *Membership)
+	// Applied is told the last entry of every step.
+	Applied func(index, term uint64)
 	// Fatal is told once when an entry cannot be understood. From then on nothing is applied:
 	// a member that skipped an entry would no longer agree with the others.
 	Fatal func(error)
@@ -157,6 +159,8 @@ func (f *FSM) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry
 // error for an entry that was not applied.
 func (f *FSM) ApplyBatch(entries []*raft.Log) []any {
 	responses := make([]any, len(entries))
+	before := f.applied.Load()
+	var term uint64
 	for i, entry := range entries {
 		if entry.Index <= f.applied.Load() {
 			continue // applied before raft was restarted within this process
@@ -174,6 +178,10 @@ func (f *FSM) ApplyBatch(entries []*raft.Log) []any {
 			}
 		}
 		f.setApplied(entry.Index)
+		term = entry.Term
+	}
+	if index := f.applied.Load(); index != before {
+		f.hooks.Applied(index, term)
 	}
 	return responses
 }
@@ -264,8 +272,7 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 		return err
 	}
 	if applied := f.applied.Load(); applied > 0 && head.Applied <= applied {
-		_, err := io.Copy(io.Discard, r)
-		return err
+		return nil
 	}
 	if err := f.tree.Restore(r); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)

@@ -32,6 +32,7 @@ func newMachine(t *testing.T, self uint64) *machine {
 	m := &machine{t: t}
 	m.FSM = New(self, 1000, Hooks{
 		Deliver:        func(d []Delivery) { m.delivered = append(m.delivered, d...) },
+		Applied:        func(uint64, uint64) {},
 		MembersChanged: func(_, now *Membership) { m.membership = append(m.membership, now) },
 		Fatal:          func(err error) { m.fatal = err },
 	})

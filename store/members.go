@@ -254,7 +254,7 @@ func (s *Store) leave() {
 			return
 		case <-time.After(pause):
 		}
-		if !hasServer(s.raft.Load().GetConfiguration().Configuration().Servers, s.self) {
+		if r := s.raft.Load(); r != nil && !hasServer(r.GetConfiguration().Configuration().Servers, s.self) {
 			s.removed()
 			return
 		}

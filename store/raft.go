@@ -38,6 +38,7 @@ func (s *Store) raftConfig() *raft.Config {
 	c.SnapshotInterval = 24 * time.Hour
 	c.TrailingLogs = maxTrailingEntries
 	c.NoLegacyTelemetry = true
+	c.NoSnapshotRestoreOnStart = true // replay has done it
 	c.ShutdownOnRemove = true
 	c.Logger = s.log.Named("raft")
 	return c

@@ -162,6 +162,7 @@ type replica struct {
 func newReplica(eventHistory int) *replica {
 	r := &replica{}
 	r.FSM = fsm.New(0, eventHistory, fsm.Hooks{
+		Applied:        func(uint64, uint64) {},
 		Deliver:        func([]fsm.Delivery) {},
 		MembersChanged: func(_, _ *fsm.Membership) {},
 		Fatal:          func(err error) { r.failed = err },

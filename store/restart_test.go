@@ -12,6 +12,7 @@ import (
 // A snapshot from the leader overrules entries that this member has and the majority has not
 // (hashicorp/raft#697): the entries go, and the member follows again.
 func TestSnapshotOverrulesEntries(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	follower := c.follower()
 	for i := range 10 {
@@ -65,6 +66,7 @@ func TestSnapshotOverrulesEntries(t *testing.T) {
 
 // A transfer of leadership that never ends (hashicorp/raft#696) does not stop writes for ever.
 func TestTransferThatNeverEnds(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	n := c.nodes[0]
 	n.set("/a", "1")

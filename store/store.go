@@ -100,6 +100,7 @@ type Store struct {
 	metrics  *metrics
 	clock    clock
 	acks     acknowledgements
+	applied  *appliedNote
 	pipeline *pipeline
 
 	// confirms are this leader's rounds, readIndex those of a member that asks its leader.
@@ -224,11 +225,12 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 }
 
 // start brings up everything that runs.
-func (s *Store) start() error {
+func (s *Store) start() (err error) {
 	s.pipeline = newPipeline(s)
 	s.fsm = fsm.New(s.self, s.options.EventHistory, fsm.Hooks{
 		Deliver:        s.pipeline.deliver,
 		MembersChanged: s.onMembersChanged,
+		Applied:        s.onApplied,
 		Fatal: func(err error) {
 			s.stop(fmt.Errorf("this member cannot go on: %w", err))
 		},
@@ -252,6 +254,12 @@ func (s *Store) start() error {
 				s.stop(fmt.Errorf("serve members on %v: %w", l.Addr(), err))
 			}
 		})
+	}
+	if s.applied, err = openAppliedNote(s.options.DataDir); err != nil {
+		return err
+	}
+	if err := s.replay(); err != nil {
+		return err
 	}
 	if err := s.startRaft(); err != nil {
 		return err
@@ -332,6 +340,9 @@ func (s *Store) Close() error {
 		s.stop(nil)
 		s.closeErr = errors.Join(s.stopRaft(), s.closePeers())
 		s.work.Wait()
+		if s.applied != nil {
+			s.closeErr = errors.Join(s.closeErr, s.applied.close())
+		}
 		if s.dir != nil {
 			s.closeErr = errors.Join(s.closeErr, s.dir.Close())
 		}

@@ -17,6 +17,7 @@ import (
 )
 
 func TestSingleMember(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	n := c.nodes[0]
 	n.set("/a", "1")
@@ -41,6 +42,7 @@ func TestSingleMember(t *testing.T) {
 }
 
 func TestThreeMembers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	for i, n := range c.nodes {
 		key := fmt.Sprint("/k", i)
@@ -77,6 +79,7 @@ func TestThreeMembers(t *testing.T) {
 
 // Writes go on through every kind of stop of a leader, and each is applied exactly once.
 func TestWritesSurviveLeaders(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"close", "crash"} {
 		t.Run(how, func(t *testing.T) {
 			c := newTestCluster(t, 3)
@@ -136,6 +139,7 @@ func TestWritesSurviveLeaders(t *testing.T) {
 }
 
 func TestWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	c.leader()
 	last := c.follower()
@@ -174,6 +178,7 @@ func TestWithoutQuorum(t *testing.T) {
 }
 
 func TestCatchUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	n := c.nodes[0]
 	n.options.SnapshotCount = 50
@@ -196,6 +201,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 }
 
 func TestMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	first := c.nodes[0]
 	first.set("/a", "1")
@@ -267,6 +273,7 @@ func TestMembersComeAndGo(t *testing.T) {
 }
 
 func TestForceNewCluster(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	survivor := c.follower()
 	survivor.set("/a", "1")
@@ -312,6 +319,7 @@ func TestForceNewCluster(t *testing.T) {
 }
 
 func TestBootstrapErrors(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 1)
 	c.nodes[0].set("/a", "1")
 	open := func(change func(*Options)) error {
@@ -376,6 +384,7 @@ func (d *slowDisk) StoreLogs(entries []*raft.Log) error {
 // The followers may be as quick as they like: nothing is acknowledged before it is on the leader's
 // disk, too.
 func TestNothingIsAcknowledgedBeforeTheLeaderHasIt(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster(t, 3)
 	leader := c.leader()
 	leader.set("/a", "1")

@@ -101,6 +101,36 @@ func (h *hub) unregister(w *Watcher) {
 	}
 }
 
+// sendBack sends all watchers to the history, to read it from an index on: it is about to hold events
+// that they were not told. The tree is locked, so none of them looks before it does.
+func (h *hub) sendBack(next uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.root.each(func(w *Watcher) {
+		h.drop(w)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.ended {
+			w.since, w.past = max(w.since, next), true
+			w.signal()
+		}
+	})
+}
+
+// each calls do with every watcher at or below a path. do may drop the watcher.
+func (at *watched) each(do func(*Watcher)) {
+	for _, child := range at.children {
+		child.each(do)
+	}
+	for _, list := range []*watchList{&at.plain, &at.recursive} {
+		for w := list.first; w != nil; {
+			next := w.next
+			do(w)
+			w = next
+		}
+	}
+}
+
 // drop removes a watcher, and the paths that nobody watches any more.
 func (h *hub) drop(w *Watcher) {
 	at := w.at

@@ -7,7 +7,8 @@ import (
 
 // Restore replaces the state of the tree by that of a snapshot, once all of it was read and found
 // sound; on an error the tree is as before. It reads from r to the end of the snapshot and no
-// further. Watchers stay registered, and are told nothing of what they missed.
+// further. Watchers go on: what they have missed they read from the snapshot's history, and those
+// that it does not reach back to end after the events they have, so that their readers know.
 func (t *Tree) Restore(r io.Reader) error {
 	fresh := New(t.history.capacity)
 	if err := fresh.decode(&blockReader{r: r}); err != nil {
@@ -15,6 +16,7 @@ func (t *Tree) Restore(r io.Reader) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.hub.sendBack(t.index + 1)
 	t.root, t.slots, t.free = fresh.root, fresh.slots, nil
 	t.index, t.clock = fresh.index, fresh.clock
 	t.due, t.history = fresh.due, fresh.history

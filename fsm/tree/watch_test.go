@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -294,4 +295,85 @@ func heapInUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// TestRestoreGoesOnWithWatchers gives a tree the snapshot of one that is further, as a member gets it
+// that was away for long.
+func TestRestoreGoesOnWithWatchers(t *testing.T) {
+	const before, missed = 10, 5
+	ahead, behind := New(1000), New(1000)
+	for i := range before {
+		set(t, ahead, "/k", fmt.Sprint(i))
+		set(t, behind, "/k", fmt.Sprint(i))
+	}
+	stream := watch(t, behind, "/", true, true, before) // has an event that was not read yet
+	once := watch(t, behind, "/k", false, false, 0)
+	future := watch(t, behind, "/k", false, true, before+missed)
+	elsewhere := watch(t, behind, "/other", false, true, 0)
+	closed := watch(t, behind, "/k", false, true, 0)
+	closed.Close()
+	waiting := watch(t, behind, "/k", false, false, 0)
+	got := make(chan *Event)
+	go func() {
+		e, err := waiting.Next(context.Background())
+		if err != nil {
+			t.Errorf("watcher that waits: %v", err)
+		}
+		got <- e
+	}()
+	for i := range missed {
+		set(t, ahead, "/k", fmt.Sprint("missed ", i))
+	}
+	if err := behind.Restore(bytes.NewReader(save(t, ahead))); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-got; e.Index != before+1 {
+		t.Errorf("watcher that waits: event %d, want %d", e.Index, before+1)
+	}
+	set(t, behind, "/k", "live")
+	set(t, behind, "/other", "live")
+
+	for want := uint64(before); want <= before+missed+2; want++ {
+		if e := next(t, stream); e.Index != want {
+			t.Errorf("stream: event %d, want %d", e.Index, want)
+		}
+	}
+	if e := next(t, once); e.Index != before+1 {
+		t.Errorf("watcher for one event: event %d, want %d", e.Index, before+1)
+	}
+	for _, want := range []uint64{before + missed, before + missed + 1} {
+		if e := next(t, future); e.Index != want {
+			t.Errorf("watcher from later on: event %d, want %d", e.Index, want)
+		}
+	}
+	if e := next(t, elsewhere); e.Index != before+missed+2 {
+		t.Errorf("watcher of another key: event %d, want %d", e.Index, before+missed+2)
+	}
+	if _, err := closed.Next(t.Context()); !errors.Is(err, ErrWatcherClosed) {
+		t.Errorf("closed watcher: %v, want %v", err, ErrWatcherClosed)
+	}
+	// Those that are read to the end wait for more; the others have ended.
+	if got, want := behind.Stats().Watchers, uint64(3); got != want {
+		t.Errorf("%d watchers are left, want %d", got, want)
+	}
+}
+
+// TestRestoreEndsWatchersThatMissedTooMuch has a history that does not reach back far enough.
+func TestRestoreEndsWatchersThatMissedTooMuch(t *testing.T) {
+	ahead, behind := New(3), New(3)
+	set(t, ahead, "/k", "0")
+	set(t, behind, "/k", "0")
+	w := watch(t, behind, "/k", false, true, 1)
+	for i := range 5 {
+		set(t, ahead, "/k", fmt.Sprint("missed ", i))
+	}
+	if err := behind.Restore(bytes.NewReader(save(t, ahead))); err != nil {
+		t.Fatal(err)
+	}
+	if e := next(t, w); e.Index != 1 {
+		t.Errorf("event %d, want the one that it had", e.Index)
+	}
+	if e, err := w.Next(t.Context()); !errors.Is(err, ErrWatcherClosed) {
+		t.Errorf("after a gap: %v, %v, want %v", e, err, ErrWatcherClosed)
+	}
 }
