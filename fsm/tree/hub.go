@@ -11,7 +11,7 @@ import (
 type hub struct {
 	mu    sync.Mutex // guards root and all below it, and the links of watchers
 	root  watched
-	count atomic.Int64 // registered watchers
+	count atomic.Int64 // watchers that are registered, or that read on in the history after a restore
 }
 
 // watched is a path that is watched, or has such paths below it.
@@ -89,29 +89,36 @@ func (h *hub) register(w *Watcher) {
 	}
 	w.at = at
 	at.list(w).add(w)
-	h.count.Add(1)
+	if !w.counted {
+		w.counted = true
+		h.count.Add(1)
+	}
 }
 
 // unregister removes a watcher if it is there.
 func (h *hub) unregister(w *Watcher) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if w.at != nil {
-		h.drop(w)
-	}
+	h.drop(w)
 }
 
-// sendBack sends all watchers to the history, to read it from an index on: it is about to hold events
-// that they were not told. The tree is locked, so none of them looks before it does.
-func (h *hub) sendBack(next uint64) {
+// sendBack sends watchers to the history that is about to hold events, from first to last, that they
+// were not told. The tree is locked, so none of them looks before the events are there.
+func (h *hub) sendBack(first, last uint64) {
+	if first > last {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.root.each(func(w *Watcher) {
-		h.drop(w)
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if w.since > last {
+			return // it does not want them
+		}
+		h.detach(w)
 		if !w.ended {
-			w.since, w.past = max(w.since, next), true
+			w.since, w.past = max(w.since, first), true
 			w.signal()
 		}
 	})
@@ -131,12 +138,22 @@ func (at *watched) each(do func(*Watcher)) {
 	}
 }
 
-// drop removes a watcher, and the paths that nobody watches any more.
+// drop removes a watcher for good.
 func (h *hub) drop(w *Watcher) {
+	if w.at != nil {
+		h.detach(w)
+	}
+	if w.counted {
+		w.counted = false
+		h.count.Add(-1)
+	}
+}
+
+// detach takes a watcher from its path, and removes the paths that nobody watches any more.
+func (h *hub) detach(w *Watcher) {
 	at := w.at
 	at.list(w).remove(w)
 	w.at = nil
-	h.count.Add(-1)
 	for at.parent != nil && at.idle() {
 		delete(at.parent.children, at.name)
 		at = at.parent

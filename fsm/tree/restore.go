@@ -16,7 +16,7 @@ func (t *Tree) Restore(r io.Reader) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.hub.sendBack(t.index + 1)
+	t.hub.sendBack(t.index+1, fresh.index)
 	t.root, t.slots, t.free = fresh.root, fresh.slots, nil
 	t.index, t.clock = fresh.index, fresh.clock
 	t.due, t.history = fresh.due, fresh.history

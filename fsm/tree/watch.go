@@ -33,6 +33,7 @@ type Watcher struct {
 	// hub's lock guards these.
 	at         *watched
 	prev, next *Watcher
+	counted    bool // by the hub
 
 	mu    sync.Mutex // guards what follows; taken after the hub's lock
 	queue []*Event
@@ -83,6 +84,7 @@ func (w *Watcher) Next(ctx context.Context) (*Event, error) {
 		case past:
 			if !w.catchUp() {
 				w.end(false) // the history has moved on without it
+				w.tree.hub.unregister(w)
 			}
 			if err := ctx.Err(); err != nil {
 				return nil, err
@@ -149,6 +151,7 @@ func (w *Watcher) scan() bool {
 			if !w.stream {
 				w.past, w.ended = false, true
 				w.mu.Unlock()
+				w.tree.hub.unregister(w)
 				return true
 			}
 		}

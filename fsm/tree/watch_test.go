@@ -242,7 +242,7 @@ func TestConcurrentWatchers(t *testing.T) {
 	}
 }
 
-// Restore keeps the watchers, and gives them the events that follow.
+// Restore keeps the watchers, and gives them the events that they missed and those that follow.
 func TestWatchersSurviveRestore(t *testing.T) {
 	tree, other := New(100), New(100)
 	for i := range 20 {
@@ -251,6 +251,9 @@ func TestWatchersSurviveRestore(t *testing.T) {
 	w := watch(t, tree, "/k3", false, true, 0)
 	future := watch(t, tree, "/k3", false, true, 22)
 	copyState(t, other, tree)
+	if got := next(t, w).Index; got != 4 {
+		t.Errorf("the watcher got event %d, want 4, which came with the snapshot", got)
+	}
 	if got := set(t, tree, "/k3", "first"); next(t, w) != got {
 		t.Errorf("the watcher missed event %d", got.Index)
 	}
