@@ -56,7 +56,9 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 		b := binary.LittleEndian.AppendUint64(nil, s.boot)
 		return binary.LittleEndian.AppendUint64(b, uint64(time.Since(s.started))), nil
 	case kindConfirm:
-		return binary.LittleEndian.AppendUint64(nil, s.raft.Load().CurrentTerm()), nil
+		// While raft is started anew within this process the term is 0, which confirms nothing: the
+		// raft that was stopped does not know of a vote that the new one gives.
+		return binary.LittleEndian.AppendUint64(nil, s.currentTerm()), nil
 	case kindReadIndex:
 		index, err := s.confirms.ask(ctx)
 		if err != nil {
