@@ -106,7 +106,7 @@ func (s *Store) startRaft() error {
 			return errors.Join(fmt.Errorf("bootstrap raft: %w", err), transport.Close())
 		}
 	}
-	r, err := raft.NewRaft(config, s.fsm, parallel, stable, snapshots, transport)
+	r, err := s.newRaft(config, parallel, stable, snapshots, transport)
 	if err != nil {
 		parallel.close()
 		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
@@ -131,6 +131,26 @@ func (s *Store) startRaft() error {
 		}()
 	}
 	return nil
+}
+
+// newRaft is raft.NewRaft, which does not come back when the log cannot be used (diskFailed).
+func (s *Store) newRaft(config *raft.Config, logs raft.LogStore, stable raft.StableStore, snapshots raft.SnapshotStore, transport raft.Transport) (*raft.Raft, error) {
+	s.raftStarted.Store(true)
+	type outcome struct {
+		r   *raft.Raft
+		err error
+	}
+	started := make(chan outcome, 1)
+	go func() {
+		r, err := raft.NewRaft(config, s.fsm, logs, stable, snapshots, transport)
+		started <- outcome{r, err}
+	}()
+	select {
+	case o := <-started:
+		return o.r, o.err
+	case <-s.failed:
+		return nil, s.Err()
+	}
 }
 
 func (s *Store) initialConfiguration() raft.Configuration {
@@ -162,8 +182,14 @@ func (s *Store) stopRaft() error {
 	return err
 }
 
-// restartRaft stops raft, lets change alter what is on disk, and starts raft again in this process.
-func (s *Store) restartRaft(why string, change func() error) {
+// restartRaft stops raft, lets change alter what is on disk, and starts raft again in this process,
+// unless r, which gave the reason, has been replaced before.
+func (s *Store) restartRaft(r *runningRaft, why string, change func() error) {
+	s.restarting.Lock()
+	defer s.restarting.Unlock()
+	if s.raft.Load() != r {
+		return
+	}
 	s.log.Warn("restarting raft within this process", "reason", why)
 	if err := s.stopRaft(); err != nil {
 		s.stop(fmt.Errorf("stop raft: %w", err))
@@ -198,28 +224,46 @@ func (s *Store) checkInstall(request *raft.InstallSnapshotRequest) error {
 	if r == nil || request.Term < r.CurrentTerm() {
 		return nil
 	}
-	logs := s.dir.LogStore()
-	last, err := logs.LastIndex()
-	if err != nil || last <= request.LastLogIndex {
+	if last, err := overruled(r.logs, request); err != nil || last == 0 {
 		return err
 	}
-	var entry raft.Log
-	err = logs.GetLog(request.LastLogIndex, &entry)
-	switch {
-	case errors.Is(err, raft.ErrLogNotFound):
-		return nil
-	case err != nil:
-		return err
-	case entry.Term == request.LastLogTerm:
-		return nil
-	}
-	go s.restartRaft("a snapshot overrules entries of this member's log", func() error {
+	go s.restartRaft(r, "a snapshot overrules entries of this member's log", func() error {
+		// Raft went on until it was stopped: it may have added entries, or have replaced them by
+		// those of the leader, which it has acknowledged then.
+		logs := s.dir.LogStore()
+		last, err := overruled(logs, request)
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		if last == 0 {
+			return nil
+		}
 		if err := logs.DeleteRange(request.LastLogIndex, last); err != nil {
 			return fmt.Errorf("drop overruled log entries: %w", err)
 		}
 		return nil
 	})
 	return errRestarting
+}
+
+// overruled returns the last entry of a log that goes on behind a snapshot which contradicts it, and
+// 0 when there is none.
+func overruled(logs raft.LogStore, request *raft.InstallSnapshotRequest) (last uint64, err error) {
+	last, err = logs.LastIndex()
+	if err != nil || last <= request.LastLogIndex {
+		return 0, err
+	}
+	var entry raft.Log
+	err = logs.GetLog(request.LastLogIndex, &entry)
+	switch {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case entry.Term == request.LastLogTerm:
+		return 0, nil
+	}
+	return last, nil
 }
 
 // apply writes one entry to the log and returns once it is applied here. idle tells whether
@@ -257,7 +301,7 @@ func (s *Store) noteTransfer(err error, now time.Time) {
 	}
 	since := s.transferSince.Load()
 	if now.Sub(time.Unix(0, since)) > 2*s.options.ElectionTimeout && s.transferSince.CompareAndSwap(since, 0) {
-		go s.restartRaft("a transfer of leadership has not come to an end", func() error { return nil })
+		go s.restartRaft(s.raft.Load(), "a transfer of leadership has not come to an end", func() error { return nil })
 	}
 }
 

@@ -50,6 +50,11 @@ func TestSnapshotOverrulesEntries(t *testing.T) {
 		t.Fatalf("a snapshot that contradicts the log: %v, want %v", err, errRestarting)
 	}
 	await(t, "raft runs again", func() bool { return s.raft.Load() != before })
+	// The leader may ask again before raft is down, and must not have it started twice.
+	s.restartRaft(before, "again", func() error {
+		t.Error("raft was started twice for one reason")
+		return nil
+	})
 	// The leader fills up what was cut off, and readers never saw it missing.
 	for i := range 10 {
 		if got := follower.get(fmt.Sprint("/k", i)); got != "v" {

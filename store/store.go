@@ -107,8 +107,11 @@ type Store struct {
 	confirms, readIndex sharedRound
 
 	// raft is replaced when raft has to be started again within this process.
-	raft   atomic.Pointer[runningRaft]
-	raftMu sync.Mutex // held while raft is started or stopped
+	raft        atomic.Pointer[runningRaft]
+	raftMu      sync.Mutex  // held while raft is started or stopped
+	raftStarted atomic.Bool // before the first start no raft uses the log
+	// restarting is held from the stop to the start of raft within this process.
+	restarting sync.Mutex
 
 	// transferSince is when raft began to refuse entries because of a transfer of leadership, in
 	// Unix nanoseconds, and 0 while it does not.
@@ -127,8 +130,9 @@ type Store struct {
 
 	stopping  chan struct{} // closed when the store begins to stop
 	stopOnce  sync.Once
-	stopError error // written before stopping is closed
-	failed    atomic.Bool
+	stopError error         // written before stopping is closed
+	failed    chan struct{} // closed by fail
+	failOnce  sync.Once
 	work      sync.WaitGroup
 	closeOnce sync.Once
 	closeErr  error
@@ -154,6 +158,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		membersChanged: make(chan struct{}, 1),
 		raftEvents:     make(chan raft.Observation, 64),
 		stopping:       make(chan struct{}),
+		failed:         make(chan struct{}),
 		metrics:        newMetrics(),
 	}
 	s.confirms.do = s.confirm
@@ -177,7 +182,8 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		OnStall: func(op string, waited time.Duration) {
 			s.fail(fmt.Errorf("the disk does not answer: %s has taken %v so far; this member stops so that the others go on without it", op, waited.Round(time.Millisecond)))
 		},
-		OnCorrupt: func(err error) { s.stop(err) },
+		OnCorrupt: s.diskFailed,
+		OnFailure: s.diskFailed,
 		Logger:    s.log,
 	})
 	if err != nil {
@@ -300,20 +306,31 @@ func (s *Store) stop(err error) {
 // fail stops a member whose disk cannot be relied upon, or does not answer. Nothing can be closed in
 // an orderly way then: whoever runs the store is to end the process (Failed).
 func (s *Store) fail(err error) {
-	s.failed.Store(true)
 	s.stop(err)
+	s.failOnce.Do(func() { close(s.failed) })
 }
 
-// failForGood is fail for callers that must not go on: raft panics when it cannot read or write, and
-// a clear message is worth more than a stack trace.
-func (s *Store) failForGood(err error) {
+// diskFailed is called when the log cannot be read or written, before whoever wanted to is told. Raft
+// would panic then, and a clear message is worth more than a stack trace, so it never returns to raft.
+func (s *Store) diskFailed(err error) {
+	if !s.raftStarted.Load() {
+		s.stop(err)
+		return
+	}
 	s.fail(err)
 	select {}
 }
 
-// Failed says that the member stopped because of its disk. Close does nothing then, and the process
+// Failed says that the member stopped because of its disk. Close does not wait then, and the process
 // has to end.
-func (s *Store) Failed() bool { return s.failed.Load() }
+func (s *Store) Failed() bool {
+	select {
+	case <-s.failed:
+		return true
+	default:
+		return false
+	}
+}
 
 // Done is closed when the member has to stop, for the reason that Err gives.
 func (s *Store) Done() <-chan struct{} { return s.stopping }
@@ -322,32 +339,39 @@ func (s *Store) Done() <-chan struct{} { return s.stopping }
 func (s *Store) Err() error { return s.stopError }
 
 // Close hands leadership over if this member leads, and stops it. Everything it started has ended
-// when Close returns.
+// when Close returns, unless the member has Failed.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		if s.failed.Load() {
-			return
-		}
-		r := s.raft.Load()
-		// stopError may be written by another goroutine only before stopping is closed.
+		closed := make(chan error, 1)
+		go func() { closed <- s.close() }()
 		select {
-		case <-s.stopping:
-		default:
-			if r != nil {
-				s.handOver(r)
-			}
-		}
-		s.stop(nil)
-		s.closeErr = errors.Join(s.stopRaft(), s.closePeers())
-		s.work.Wait()
-		if s.applied != nil {
-			s.closeErr = errors.Join(s.closeErr, s.applied.close())
-		}
-		if s.dir != nil {
-			s.closeErr = errors.Join(s.closeErr, s.dir.Close())
+		case s.closeErr = <-closed:
+		case <-s.failed:
 		}
 	})
 	return s.closeErr
+}
+
+func (s *Store) close() error {
+	r := s.raft.Load()
+	// stopError may be written by another goroutine only before stopping is closed.
+	select {
+	case <-s.stopping:
+	default:
+		if r != nil {
+			s.handOver(r)
+		}
+	}
+	s.stop(nil)
+	err := errors.Join(s.stopRaft(), s.closePeers())
+	s.work.Wait()
+	if s.applied != nil {
+		err = errors.Join(err, s.applied.close())
+	}
+	if s.dir != nil {
+		err = errors.Join(err, s.dir.Close())
+	}
+	return err
 }
 
 func (s *Store) closePeers() error {
