@@ -20,6 +20,9 @@ const (
 	trailingBytes      = 64 << 20
 	minTrailingEntries = 1000
 	maxTrailingEntries = 10_000
+	// With a --snapshot-count below 1000 no more than 10 times as many entries stay, but 100 at least.
+	shortLog    = 10
+	minShortLog = 100
 	// snapshotBytes is how many bytes of commands are applied before a snapshot is taken, even if
 	// they are few commands.
 	snapshotBytes = 64 << 20
@@ -346,7 +349,7 @@ func (s *Store) takeSnapshots() {
 		}
 		r := s.raft.Load()
 		reload := r.ReloadableConfig()
-		reload.TrailingLogs = trailing(now)
+		reload.TrailingLogs = trailing(now, s.options.SnapshotCount)
 		if err := r.ReloadConfig(reload); err != nil {
 			s.log.Error("the length of log to keep was not set", "error", err)
 		}
@@ -362,11 +365,16 @@ func (s *Store) takeSnapshots() {
 	}
 }
 
-// trailing returns how many entries to keep behind a snapshot.
-func trailing(v fsm.Volume) uint64 {
+// trailing returns how many entries to keep behind a snapshot. Whoever wants snapshots very often
+// wants a short log, too.
+func trailing(v fsm.Volume, snapshotCount uint64) uint64 {
+	limit := uint64(maxTrailingEntries)
+	if snapshotCount < limit/shortLog {
+		limit = max(shortLog*snapshotCount, minShortLog)
+	}
 	if v.Entries == 0 {
-		return maxTrailingEntries
+		return limit
 	}
 	average := max(v.Bytes/v.Entries, 1)
-	return min(max(trailingBytes/average, minTrailingEntries), maxTrailingEntries)
+	return min(max(trailingBytes/average, minTrailingEntries), limit)
 }
