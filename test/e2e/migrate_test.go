@@ -109,6 +109,30 @@ func clusterIDOf(t *testing.T, m *cluster.Member) string {
 	return resp.Header.Get("X-Etcd-Cluster-Id")
 }
 
+// TestStaleCopy starts a member from a copy of its directory that is older than what it has acknowledged since. Its
+// vote would count for what it no longer knows, so it must not take part.
+func TestStaleCopy(t *testing.T) {
+	t.Parallel()
+	quorateOnly(t, "it crashes, or not")
+	c := start(t, 3)
+	m := c.Followers()[0]
+	mustPut(t, m, "/before", "1")
+	m.Stop()
+	stale := filepath.Join(c.Dir(), "stale")
+	if err := os.CopyFS(stale, os.DirFS(m.DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	m.Start()
+	c.WaitReady()
+	putMany(t, c.Members, "/after", 100)
+	c.WaitEqual()
+	m.Stop()
+	m.DataDir = stale
+	m.Start()
+	wantRefusal(t, m)
+	mustPut(t, c.WaitLeader(), "/and-on", "1")
+}
+
 // TestLostDirectory starts a member of a running cluster on an empty directory, in both ways an operator may try.
 func TestLostDirectory(t *testing.T) {
 	t.Parallel()

@@ -65,6 +65,26 @@ func TestNoQuorum(t *testing.T) {
 	c.WaitEqual()
 }
 
+// TestRestartAlone starts one member of three again after all were killed: what it has on disk is there, or it says
+// that it cannot tell. It must not say that there is nothing.
+func TestRestartAlone(t *testing.T) {
+	t.Parallel()
+	c := start(t, 3)
+	mustPut(t, c.Members[0], "/x", "1")
+	c.WaitEqual()
+	c.KillAll()
+	m := c.Members[0]
+	m.Start()
+	cluster.Eventually(t, "the member to answer", func(ctx context.Context) error {
+		_, err := m.MemberList(ctx)
+		return err
+	})
+	resp, err := m.Get(limit(t), "/x")
+	if err != nil || resp.Value() != "1" && resp.Status < http.StatusInternalServerError {
+		t.Errorf("GET /x = %v (%v), want the value, or a server error", resp, err)
+	}
+}
+
 // TestPausedLeader stops the leader's process for a while, as a long pause of a virtual machine does. When it goes on
 // it still believes that it leads; a linearizable read that asks it first must not see the past.
 func TestPausedLeader(t *testing.T) {
