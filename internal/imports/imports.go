@@ -1,0 +1,52 @@
+// Package imports holds the rule of who may import whom, and the test that enforces it. The order of
+// the packages is that of ARCHITECTURE.md: they depend downward only.
+package imports
+
+// module is the path of this module.
+const module = "github.com/quorate/quorate"
+
+// allowed says, for each package of the program, which packages of this module it may import. A
+// package that is not here may not exist; tests may import what they like.
+var allowed = map[string][]string{
+	"api":    {},
+	"client": {"api"},
+
+	"fsm/tree": {"api"},
+	"fsm/auth": {"api"},
+	"fsm":      {"api", "fsm/auth", "fsm/tree"},
+
+	"store/peer": {"api"},
+	"store/disk": {"api", "internal/durable"},
+	"store":      {"api", "fsm", "fsm/auth", "fsm/tree", "internal/durable", "store/disk", "store/peer"},
+
+	// The HTTP side states what it needs of a member as interfaces, and never sees raft.
+	"httpd/plain":     {},
+	"httpd":           {"api", "fsm/tree", "httpd/plain"},
+	"httpd/auth":      {"api", "fsm/auth", "httpd"},
+	"httpd/proxy":     {"api", "internal/durable"},
+	"httpd/httpdtest": {"api", "fsm/auth", "fsm/tree", "httpd"},
+
+	"discovery": {"api"},
+	"configs":   {"internal/durable"},
+
+	"internal/certs":           {},
+	"internal/certs/certstest": {},
+	"internal/durable":         {},
+	"internal/imports":         {},
+
+	"cmd/quorate/cli": {"api", "client"},
+	"cmd/quorate":     {"api", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/proxy", "internal/certs", "store", "store/disk"},
+
+	// These speak the wire only, so that they run against etcd, too.
+	"internal/cluster":     {"api"},
+	"internal/sandbox":     {},
+	"bench":                {"internal/cluster"},
+	"test/conformance":     {},
+	"test/docker":          {},
+	"test/e2e":             {},
+	"test/linearizability": {},
+	"test/partition":       {},
+}
+
+// raftUsers are the packages that may know of raft.
+var raftUsers = []string{"fsm", "store", "store/disk", "store/peer"}
