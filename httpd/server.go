@@ -253,19 +253,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		case <-ctx.Done():
 			s.http.Close()
 			return ctx.Err()
-		case now := <-tick.C:
-			conns, busy := s.plain.Count()
-			switch {
-			case conns == 0 && stopped == nil:
-				return nil
-			case busy > 0 || s.active.Load() > 0:
-				idleSince = time.Time{}
-			case idleSince.IsZero():
-				idleSince = now
-			case now.Sub(idleSince) > closeGrace:
-				s.http.Close()
-				return nil
-			}
+		case <-tick.C:
+		}
+		conns, busy := s.plain.Count()
+		switch {
+		case conns == 0 && stopped == nil:
+			return nil
+		case busy > 0 || s.active.Load() > 0:
+			idleSince = time.Time{}
+		case idleSince.IsZero():
+			idleSince = time.Now()
+		case time.Since(idleSince) > closeGrace:
+			s.http.Close()
+			return nil
 		}
 	}
 }

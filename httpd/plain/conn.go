@@ -130,7 +130,7 @@ func (c *conn) loop() (handed bool) {
 func (c *conn) answer(r *Request) (served, ok bool) {
 	w := responses.Get().(*Response)
 	defer w.release()
-	w.closing = r.closing || c.server.draining.Load()
+	w.closing, w.draining = r.closing, &c.server.draining
 	if !c.server.cfg.Handler.ServePlain(w, r) {
 		return false, false
 	}
@@ -144,8 +144,8 @@ func (c *conn) parse() (int, verdict) {
 		c.newlines--
 		c.consume(1)
 	}
-	if c.from == c.to {
-		return 0, more
+	if n := c.to - c.from; n == 0 || n < 4 && c.state.Load() == idle {
+		return 0, more // so few do not count, for net/http
 	}
 	c.newlines = 0
 	return c.request.parse(c.buf[c.from:c.to], &c.server.cfg)
@@ -242,7 +242,8 @@ func (c *conn) send(b []byte) error {
 // end leaves it to net/http what to do about a request that broke off. Between requests there is
 // nothing to do.
 func (c *conn) end(err error) bool {
-	if c.from == c.to || c.state.Load() == over {
+	state := c.state.Load()
+	if n := c.to - c.from; n == 0 || n < 4 && state == idle || state == over {
 		return false
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
