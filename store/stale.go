@@ -15,6 +15,8 @@ type acknowledgements struct {
 	mu   sync.Mutex
 	term uint64                   // guarded by mu
 	last map[raft.ServerID]uint64 // guarded by mu
+	// untold has the members that lost an entry and could not be told so yet. Guarded by mu.
+	untold map[raft.ServerID]uint64
 }
 
 // see notes an answer to AppendEntries. It returns the entry that the member had acknowledged when
@@ -42,20 +44,43 @@ func (a *acknowledgements) see(from raft.ServerID, request *raft.AppendEntriesRe
 	return 0
 }
 
+// keep remembers a member that has yet to be told which entry it lost.
+func (a *acknowledgements) keep(from raft.ServerID, lost uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.untold == nil {
+		a.untold = make(map[raft.ServerID]uint64)
+	}
+	a.untold[from] = lost
+}
+
+// kept returns what keep has remembered, and forgets it.
+func (a *acknowledgements) kept(from raft.ServerID) (lost uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	lost = a.untold[from]
+	delete(a.untold, from)
+	return lost
+}
+
 // onAppend looks at an answer to AppendEntries before raft does.
 func (s *Store) onAppend(from raft.ServerID, request *raft.AppendEntriesRequest, response *raft.AppendEntriesResponse) {
 	lost := s.acks.see(from, request, response)
-	if lost == 0 {
+	if lost > 0 {
+		s.log.Error("member has lost entries that it had acknowledged, it is told to stop", "member", from, "acknowledged", lost, "lastIndex", response.LastLog)
+	} else if lost = s.acks.kept(from); lost == 0 {
 		return
 	}
 	id, err := parseServerID(from)
 	if err != nil {
 		return
 	}
-	s.log.Error("member has lost entries that it had acknowledged, it is told to stop", "member", from, "acknowledged", lost, "lastIndex", response.LastLog)
 	payload := binary.LittleEndian.AppendUint64(nil, lost)
 	if err := s.peers.Send(id, kindStale, payload); err != nil {
-		s.log.Debug("member not told that its data is old", "member", from, "error", err)
+		// It has just started, and raft's connection was there before ours. Its next answer, to a
+		// heartbeat at the latest, is the next occasion.
+		s.log.Debug("member not told yet that its data is old", "member", from, "error", err)
+		s.acks.keep(from, lost)
 	}
 }
 
