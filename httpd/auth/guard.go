@@ -101,6 +101,13 @@ func New(o Options) *Guard {
 // SetBackend says whose users and roles count. Call it before the server gets its own backend.
 func (g *Guard) SetBackend(b Backend) { g.backend.Store(&b) }
 
+// Enabled says whether Authorize could refuse anything. While it cannot, httpd need not make up a
+// request to ask about.
+func (g *Guard) Enabled() bool {
+	b := g.backend.Load()
+	return b == nil || (*b).AuthState().Enabled()
+}
+
 // errRefused is the answer to whoever may not, or is not who he says.
 var errRefused = errors.New("insufficient credentials")
 
