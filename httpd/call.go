@@ -111,10 +111,7 @@ func (s *Server) do(c *call) {
 // asks for a linearizable one (spec keys 12).
 func (s *Server) read(c *call) (err error) {
 	if c.method == methodQGET {
-		ctx, cancel := s.timeLimit()
-		err := c.member.Linearizable(ctx)
-		cancel()
-		if err != nil {
+		if err := c.member.Linearizable(s.limit.begin(time.Now())); err != nil {
 			return err
 		}
 	}
@@ -126,9 +123,7 @@ func (s *Server) read(c *call) (err error) {
 
 // write serves PUT, POST and DELETE.
 func (s *Server) write(c *call) (err error) {
-	ctx, cancel := s.timeLimit()
-	c.event, err = c.member.Do(ctx, c.operation(methodNames[c.method]))
-	cancel()
+	c.event, err = c.member.Do(s.limit.begin(time.Now()), c.operation(methodNames[c.method]))
 	if err != nil {
 		return err
 	}

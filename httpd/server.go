@@ -91,6 +91,7 @@ type Server struct {
 	opts    Options
 	log     hclog.Logger
 	timeout time.Duration // of writes and quorum reads
+	limit   timeLimit
 	cors    corsPolicy
 	router  *mux.Router
 	metrics *metrics
@@ -132,6 +133,7 @@ func NewServer(opts Options, backend Backend) *Server {
 		timeout: 5*time.Second + 2*opts.ElectionTimeout,
 		cors:    newCORSPolicy(opts.CORS),
 	}
+	s.limit.timeout = s.timeout
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opts.Registry, s)
 	s.router = s.routes()
@@ -166,15 +168,10 @@ func NewServer(opts Options, backend Backend) *Server {
 // roles do several in a row (spec errors 3).
 const slowestWork = 4
 
-// work returns the context of an operation for a request whose handler began at start.
+// work returns the context of operations other than those on keys, for a request whose handler began
+// at start. Like theirs it does not end when the client goes away.
 func (s *Server) work(w http.ResponseWriter, start time.Time) (context.Context, context.CancelFunc) {
 	s.holdOn(w, start)
-	return s.timeLimit()
-}
-
-// timeLimit returns the context of an operation. It ends with the time-out of requests, not when the
-// client goes away: what has begun goes on either way.
-func (s *Server) timeLimit() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), s.timeout)
 }
 
