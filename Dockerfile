@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-
 # docker build -t quorate .
 # An image of the server and its client: one static binary, no shell, no root.
 
@@ -16,7 +14,7 @@ FROM scratch
 # The authorities of https discovery services.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/quorate /quorate
-COPY --from=build --chown=65532:65532 --chmod=0700 /out/data /data
+COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 ENV QUORATE_DATA_DIR=/data \
     QUORATE_LISTEN_CLIENT_URLS=http://0.0.0.0:2379 \
