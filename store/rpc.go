@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,8 +33,13 @@ type peerStatus struct {
 	LastIndex uint64 `json:"lastIndex"`
 }
 
+var errStarting = errors.New("this member is starting")
+
 // Call implements peer.Handler.
 func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload []byte) ([]byte, error) {
+	if s.raft.Load() == nil {
+		return nil, errStarting // we may have dialed already, and who is dialed can call
+	}
 	switch kind {
 	case kindPropose:
 		boot, chunks, err := decodeFrame(payload, s.started)
