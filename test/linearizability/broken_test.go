@@ -22,7 +22,7 @@ const tick = 10 * time.Millisecond
 
 func newBook() *book {
 	b := &book{keys: map[string]State{}, index: 4}
-	b.Start, b.Well, b.Steady = b.index, time.Hour, true
+	b.Start, b.Well, b.Steady, b.Complete = b.index, time.Hour, true, true
 	b.Watches = []Watch{{Client: 100, From: 5}, {Client: 101, From: 5}}
 	return b
 }

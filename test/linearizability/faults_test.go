@@ -314,6 +314,91 @@ func brokenDisk(inject string, who role) func(*troubleMaker, context.Context) {
 	}
 }
 
+// farBehind keeps a follower away until so much has been written that it gets a snapshot. It goes on
+// running, or is started again.
+func farBehind(t *troubleMaker, ctx context.Context) {
+	if !t.snapshots {
+		return // the log is too long then
+	}
+	nodes := t.present()
+	n := t.pick(follower)[0]
+	others := slices.DeleteFunc(nodes, func(o *node) bool { return o == n })
+	back := func() {}
+	switch way := t.rng.IntN(3); {
+	case way == 0:
+		t.stop(n, syscall.SIGKILL)
+		back = func() { t.startAgain(n) }
+	case way == 1 && t.mesh != nil:
+		t.mesh.set(rules(t.bothWays([]*node{n}, others), rule{cut: true}))
+		back = func() { t.mesh.set(map[link]rule{}) }
+	default:
+		n.m.Pause()
+		back = n.m.Continue
+	}
+	defer back()
+	t.fill(ctx, others, 900)
+	sleep(ctx, 300*time.Millisecond) // in which snapshots are taken
+}
+
+// fill writes until the log of the cluster has grown by so many entries.
+func (t *troubleMaker) fill(ctx context.Context, nodes []*node, entries uint64) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	for i := range 3 {
+		slot := nodes[t.rng.IntN(len(nodes))].slot
+		group.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 9*time.Second)
+				t.do(limited, Op{Client: -2 - i, Kind: Put, Key: fmt.Sprintf("%s/fill/%d", root, i), Value: t.unique()}, slot)
+				cancel()
+			}
+		})
+	}
+	first := uint64(0)
+	for ctx.Err() == nil {
+		for _, n := range nodes {
+			limited, done := context.WithTimeout(ctx, time.Second)
+			s, err := n.m.Status(limited)
+			done()
+			switch {
+			case err != nil:
+			case first == 0:
+				first = s.RaftIndex
+			case s.RaftIndex >= first+entries:
+				cancel()
+			}
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	group.Wait()
+}
+
+// unfinishedBusiness lets a leader note entries that it cannot bring to its disk or to the others, takes
+// its leadership away, and mostly kills it before its disk has answered.
+func unfinishedBusiness(t *troubleMaker, ctx context.Context) {
+	n := t.pick(leader)[0]
+	others := slices.DeleteFunc(t.present(), func(o *node) bool { return o == n })
+	limited, cancel := context.WithTimeout(ctx, t.between(1500*time.Millisecond, 4*time.Second))
+	defer cancel()
+	var disk sync.WaitGroup
+	disk.Go(func() { t.strace(limited, n, "fdatasync:delay_enter=900000") })
+	sleep(ctx, t.between(200*time.Millisecond, 600*time.Millisecond))
+	if t.mesh != nil {
+		t.mesh.set(rules(t.bothWays([]*node{n}, others), rule{cut: true}))
+		defer t.mesh.set(map[link]rule{})
+	} else {
+		n.m.Pause()
+		defer n.m.Continue()
+	}
+	disk.Wait()
+	if t.rng.IntN(4) > 0 {
+		n.m.Continue()
+		t.stop(n, syscall.SIGKILL)
+		t.startAgain(n)
+	}
+}
+
 // replace removes a member and adds another in its place.
 func replace(t *troubleMaker, ctx context.Context) {
 	nodes := t.present()
@@ -500,5 +585,7 @@ var processFaults = []fault{
 	{"failing sync on a follower", 1, brokenDisk("fdatasync:error=EIO", follower)},
 	{"full disk of the leader", 1, brokenDisk("pwrite64:error=ENOSPC", leader)},
 	{"full disk of a follower", 1, brokenDisk("pwrite64:error=ENOSPC", follower)},
+	{"a follower falls far behind", 3, farBehind},
+	{"leader with writes under way deposed", 3, unfinishedBusiness},
 	{"replace a member", 2, replace},
 }

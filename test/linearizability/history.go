@@ -162,6 +162,8 @@ type History struct {
 	Ops     []Op    `json:"ops"`
 	Watches []Watch `json:"watches"`
 	Finals  []Final `json:"finals"`
+	// Complete says that all watchers came as far as the last write.
+	Complete bool `json:"complete"`
 	// Well is when the last fault had ended and all members were healthy again.
 	Well time.Duration `json:"well"`
 	// Steady says that no member has seen a change of the term between Well and the end.

@@ -64,6 +64,7 @@ type run struct {
 	log      strings.Builder
 	faults   map[string]int // how often each was injected
 	joined   int            // members that were added
+	values   int            // that fill has written
 }
 
 // node is a place in the cluster. Another member takes it when one is replaced.
@@ -197,6 +198,7 @@ func (r *run) play(h *History) {
 	end := r.lastWrite()
 	r.c.WaitEqual()
 	watchers.await(r, end)
+	h.Complete = true
 	stopWatching()
 	r.lookAtAll(h)
 	h.Steady = fmt.Sprint(terms) == fmt.Sprint(r.terms())

@@ -170,6 +170,14 @@ func (c *client) value() string {
 	return fmt.Sprintf("%d-%d", c.id, c.count)
 }
 
+// unique is a value that no client writes.
+func (r *run) unique() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.values++
+	return fmt.Sprintf("fill-%d", r.values)
+}
+
 // keys are the registers that are in use. One that has had its share of operations is left to rest, so
 // that the history of each is short enough to be searched.
 type keys struct {
