@@ -32,6 +32,10 @@ const (
 	ClusterVersion = "3.4.0"
 )
 
+// logCache is how many bytes of recent log entries are kept in memory: followers in step need no
+// more, and those behind are served from the disk.
+const logCache = 8 << 20
+
 // ErrRemoved is why a member stops that was removed from its cluster.
 var ErrRemoved = errors.New("the member has been permanently removed from the cluster")
 
@@ -178,6 +182,7 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		DataDir:      s.options.DataDir,
 		WALDir:       s.options.WALDir,
 		MaxSnapshots: s.options.MaxSnapshots,
+		CacheBytes:   logCache,
 		StallLimit:   s.options.DiskStallLimit,
 		OnStall: func(op string, waited time.Duration) {
 			s.fail(fmt.Errorf("the disk does not answer: %s has taken %v so far; this member stops so that the others go on without it", op, waited.Round(time.Millisecond)))
