@@ -202,7 +202,9 @@ func (f *FSM) apply(entry *raft.Log) error {
 	batch.Expire()
 	for i := range commands {
 		c := &commands[i]
-		if !f.requests.admit(c.ID) {
+		// What a member had applied is forgotten when it is removed, and copies of its requests may
+		// still be under way.
+		if c.ID.Member != 0 && members.IsRemoved(c.ID.Member) || !f.requests.admit(c.ID) {
 			continue
 		}
 		var result Result

@@ -171,6 +171,31 @@ func TestRequestsAreAppliedOnce(t *testing.T) {
 	}
 }
 
+// A request of a removed member is not applied any more, nor for the second time.
+func TestRequestsOfRemovedMembers(t *testing.T) {
+	const gone, other = 7, 8
+	id := func(member, sequence uint64) RequestID {
+		return RequestID{Member: member, Boot: 1, Sequence: sequence, Lowest: sequence}
+	}
+	remove := Command{ID: id(other, 1), Kind: KindRemoveMember, Change: Change{ID: gone}}
+	m := newMachine(t, gone)
+	m.apply(1, Command{Kind: KindBootstrap, Change: Change{Members: []Member{{ID: gone}, {ID: other}}}})
+	m.apply(2, set(id(gone, 1), "/a", "of the removed one"))
+	m.apply(3, remove, set(id(gone, 2), "/late", "x"))
+	m.apply(4, set(id(other, 2), "/a", "newer"))
+	m.delivered = nil
+	m.apply(5, set(id(gone, 1), "/a", "of the removed one"), set(id(gone, 3), "/late", "x"))
+	if got := m.value("/a"); got != "newer" {
+		t.Errorf("/a = %q, want the newer value: a request was applied twice", got)
+	}
+	if got := m.value("/late"); !strings.Contains(got, "Key not found") {
+		t.Errorf("/late = %q, want nothing", got)
+	}
+	if len(m.delivered) > 0 {
+		t.Errorf("the member was told of %+v", m.delivered)
+	}
+}
+
 func TestResultsGoToTheMemberThatAsked(t *testing.T) {
 	m := newMachine(t, 7)
 	own, foreign := RequestID{7, 1, 1, 1}, RequestID{8, 1, 1, 1}
