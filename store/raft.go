@@ -82,10 +82,6 @@ func (s *Store) startRaft() error {
 	config := s.raftConfig()
 	logs, stable, snapshots := s.dir.LogStore(), s.dir.StableStore(), s.dir.Snapshots()
 
-	exists, err := raft.HasExistingState(logs, stable, snapshots)
-	if err != nil {
-		return fmt.Errorf("read the state of raft: %w", err)
-	}
 	parallel, err := newParallelLog(logs, s.leadsOthers, func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) })
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
@@ -102,12 +98,9 @@ func (s *Store) startRaft() error {
 		Stats:  s.stats,
 		Logger: config.Logger,
 	})
-	if !exists && !s.identity.Joined {
-		configuration := s.initialConfiguration()
-		if err := raft.BootstrapCluster(config, parallel, stable, snapshots, transport, configuration); err != nil {
-			parallel.close()
-			return errors.Join(fmt.Errorf("bootstrap raft: %w", err), transport.Close())
-		}
+	if err := s.bootstrap(config, parallel, stable, snapshots, transport); err != nil {
+		parallel.close()
+		return errors.Join(fmt.Errorf("bootstrap raft: %w", err), transport.Close())
 	}
 	r, err := s.newRaft(config, parallel, stable, snapshots, transport)
 	if err != nil {
@@ -134,6 +127,32 @@ func (s *Store) startRaft() error {
 		}()
 	}
 	return nil
+}
+
+// bootstrap writes the first entry of the log, unless there is a log, or this member gets it from the
+// others.
+func (s *Store) bootstrap(config *raft.Config, logs raft.LogStore, stable raft.StableStore, snapshots raft.SnapshotStore, transport raft.Transport) error {
+	if s.identity.Joined {
+		return nil
+	}
+	last, err := logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	list, err := snapshots.List()
+	if err != nil || last > 0 || len(list) > 0 {
+		return err
+	}
+	exists, err := raft.HasExistingState(logs, stable, snapshots)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		return raft.BootstrapCluster(config, logs, stable, snapshots, transport, s.initialConfiguration())
+	}
+	// There is a term and nothing else: the process ended when raft had done the half of it. Raft
+	// would never do the rest. The entry is that of all members.
+	return logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(s.initialConfiguration())})
 }
 
 // newRaft is raft.NewRaft, which does not come back when the log cannot be used (diskFailed).
