@@ -585,7 +585,7 @@ var processFaults = []fault{
 	{"failing sync on a follower", 1, brokenDisk("fdatasync:error=EIO", follower)},
 	{"full disk of the leader", 1, brokenDisk("pwrite64:error=ENOSPC", leader)},
 	{"full disk of a follower", 1, brokenDisk("pwrite64:error=ENOSPC", follower)},
-	{"a follower falls far behind", 3, farBehind},
+	{"a follower falls far behind", 6, farBehind},
 	{"leader with writes under way deposed", 3, unfinishedBusiness},
 	{"replace a member", 2, replace},
 }
