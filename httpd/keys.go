@@ -3,6 +3,8 @@ package httpd
 import (
 	"net/http"
 	"time"
+
+	"github.com/quorate/quorate/httpd/plain"
 )
 
 var keysAllow = []string{"HEAD,GET,PUT,POST,DELETE"}
@@ -72,19 +74,16 @@ func (s *Server) TrustedKeys() http.Handler {
 	})
 }
 
-// writePiece is what of a large answer a client must accept within Options.WriteTimeout.
-const writePiece = 256 << 10
-
 // writeBody writes an answer. A client that takes a large one slowly may do so for as long as it
 // makes progress.
 func (s *Server) writeBody(w http.ResponseWriter, b []byte) {
-	if len(b) <= writePiece {
+	if len(b) <= plain.WritePiece {
 		w.Write(b)
 		return
 	}
 	rc := http.NewResponseController(w)
 	for len(b) > 0 {
-		n := min(len(b), writePiece)
+		n := min(len(b), plain.WritePiece)
 		rc.SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout))
 		if _, err := w.Write(b[:n]); err != nil {
 			return

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -337,5 +338,36 @@ func TestPlainAccounts(t *testing.T) {
 	}
 	if log != wantLog || !strings.Contains(log, "[DEBUG] request: method=PUT path=/v2/keys/a/b status=201") {
 		t.Errorf("log: got\n%s\nwant\n%s", log, wantLog)
+	}
+}
+
+// gate is an Authorizer that refuses all while it is in force.
+type gate struct {
+	on    atomic.Bool
+	asked atomic.Int64
+}
+
+func (g *gate) Enabled() bool { return g.on.Load() }
+
+func (g *gate) Authorize(*http.Request, httpd.Access) error {
+	g.asked.Add(1)
+	return errors.New("may not")
+}
+
+// Nobody is asked while nothing can be refused.
+func TestAuthorizerNotInForce(t *testing.T) {
+	for _, only := range []bool{false, true} {
+		g := &gate{}
+		r := start(t, httpd.Options{Authorizer: g, OnlyNetHTTP: only})
+		for range 2 {
+			r.do("PUT", "/v2/keys/k", "value=1")
+			if resp, _ := r.do("GET", "/v2/keys/k", ""); resp.StatusCode != 200 || g.asked.Load() != 0 {
+				t.Errorf("OnlyNetHTTP %v: %d, asked %d times", only, resp.StatusCode, g.asked.Load())
+			}
+		}
+		g.on.Store(true)
+		if resp, _ := r.do("GET", "/v2/keys/k", ""); resp.StatusCode != 401 || g.asked.Load() != 1 {
+			t.Errorf("OnlyNetHTTP %v, in force: %d, asked %d times", only, resp.StatusCode, g.asked.Load())
+		}
 	}
 }

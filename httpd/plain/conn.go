@@ -99,6 +99,12 @@ func (c *conn) loop() (handed bool) {
 		}
 		if c.to-c.from < n+r.length {
 			var err error
+			// The time for the whole request has begun with that for the head.
+			if begun {
+				c.read.want = c.read.want.Add(cfg.ReadTimeout - cfg.HeaderTimeout)
+			} else {
+				c.read.want = time.Now().Add(cfg.ReadTimeout)
+			}
 			if n, err = c.fillBody(n); err != nil {
 				return c.end(err)
 			}
@@ -113,7 +119,7 @@ func (c *conn) loop() (handed bool) {
 		}
 		c.newlines = 0
 		if r.Method == "POST" {
-			c.newlines = 4 // net/http forgives them old clients
+			c.newlines = 4 // so many net/http forgives old clients
 		}
 		c.consume(n + r.length)
 		c.state.Store(idle)
@@ -197,7 +203,6 @@ func (c *conn) fill() error {
 
 // fillBody reads the rest of a body, and returns the length of the head before it.
 func (c *conn) fillBody(head int) (int, error) {
-	c.read.want = time.Now().Add(c.server.cfg.ReadTimeout)
 	length := c.request.length
 	for c.to-c.from < head+length {
 		if err := c.fill(); err != nil {
@@ -209,14 +214,14 @@ func (c *conn) fillBody(head int) (int, error) {
 	return head, nil
 }
 
-// writePiece is what of a large answer a client must accept within Config.WriteTimeout.
-const writePiece = 256 << 10
+// WritePiece is what of a large answer a client must accept within Config.WriteTimeout, in bytes.
+const WritePiece = 256 << 10
 
 // send writes an answer. A client that takes a large one slowly may do so for as long as it makes
 // progress.
 func (c *conn) send(b []byte) error {
 	for len(b) > 0 {
-		piece := b[:min(len(b), writePiece)]
+		piece := b[:min(len(b), WritePiece)]
 		c.write.want = time.Now().Add(c.server.cfg.WriteTimeout)
 		// TLS cannot go on after a write that was late.
 		if err := c.write.arm(c.Conn.SetWriteDeadline, c.tls != nil); err != nil {

@@ -30,7 +30,7 @@ type Config struct {
 	MaxBody int
 
 	// HeaderTimeout, ReadTimeout and IdleTimeout are those of http.Server. WriteTimeout is how long a
-	// client may take to accept the next piece (up to 256 KiB) of an answer.
+	// client may take to accept the next WritePiece of an answer.
 	HeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
 
 	// ErrorLog is told of panics in the handler. Nil means log.Default().

@@ -314,6 +314,18 @@ func TestTimeouts(t *testing.T) {
 		{"half a body", func(t *testing.T, c net.Conn, br *bufio.Reader) {
 			io.WriteString(c, "PUT /v2/keys/k HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na")
 		}, readTimeout},
+		{"half a body after a slow head", func(t *testing.T, c net.Conn, br *bufio.Reader) {
+			io.WriteString(c, get)
+			answer(t, br)
+			time.Sleep(time.Minute)
+			io.WriteString(c, "PUT /v2/keys/k HTTP/1.1\r\n")
+			time.Sleep(20 * time.Second)
+			io.WriteString(c, "Host: a\r\nContent-Length: 3\r\n\r\na")
+		}, readTimeout - 20*time.Second},
+		{"half a first body after silence", func(t *testing.T, c net.Conn, br *bufio.Reader) {
+			time.Sleep(20 * time.Second)
+			io.WriteString(c, "PUT /v2/keys/k HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na")
+		}, readTimeout - 20*time.Second},
 		{"an answer that is not taken", func(t *testing.T, c net.Conn, br *bufio.Reader) {
 			io.WriteString(c, "GET /v2/keys/large HTTP/1.1\r\nHost: a\r\n\r\n")
 			time.Sleep(writeTimeout + time.Second) // the reading below would be a sign of life
