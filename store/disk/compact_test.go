@@ -34,6 +34,7 @@ func TestCompaction(t *testing.T) {
 		d = reopen(t, d)
 	}
 	mustStore(t, d.LogStore(), entriesOf(6001, 6002, 9))
+	d = reopen(t, d)
 	wantFiles(t, d.opts.WALDir, logFile)
 }
 

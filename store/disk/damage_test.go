@@ -133,7 +133,7 @@ func createOther(path string, fill func(*raftboltdb.BoltStore) error) error {
 // An entry that goes bad while the member runs is found when it is read.
 func TestDamageWhileRunning(t *testing.T) {
 	var reported []error
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1,
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: journalOptions{off: true},
 		OnCorrupt: func(err error) { reported = append(reported, err) }})
 	mustStore(t, d.LogStore(), entriesOf(1, 30, 1))
 	path := d.wal(logFile)
@@ -174,7 +174,7 @@ func TestDamageWhileRunning(t *testing.T) {
 // A file that was cut under our feet is a fault, not a crash.
 func TestFaultWhileRunning(t *testing.T) {
 	var reported error
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1,
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: journalOptions{off: true},
 		OnCorrupt: func(err error) { reported = err }})
 	mustStore(t, d.LogStore(), entriesOf(1, 30, 1))
 	if err := os.Truncate(d.wal(logFile), 0); err != nil {

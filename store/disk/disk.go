@@ -7,6 +7,8 @@
 //	    identity.json           member ID, cluster ID, epoch; written once, before the log exists
 //	    wal/                    or --wal-dir
 //	      raft.db               log and settings; one bolt file
+//	      journal-N             the newest entries, on their way into raft.db; not there after Close
+//	      journal-N.new         being filled with zeros; removed at the next start
 //	      raft.db.new           a log that is not in use yet: a first start was interrupted
 //	    snap/
 //	      TERM-INDEX.snap       term and index in 16 hex digits
@@ -19,6 +21,9 @@
 // transaction names the whole state it leaves behind (head.go). Damage is reported with the name
 // of the file and never served, repaired or guessed around: a member that has forgotten a vote or
 // an entry it acknowledged can make the cluster lose data, one that stays down cannot.
+//
+// Entries are acknowledged when they are in the journal, and moved into raft.db soon after
+// (journal.go, move.go).
 //
 // A write that fails is final: what reached the disk is then unknown, so every later write is
 // refused with the same error and [Options.OnFailure] is told. The process has to start again.
@@ -90,6 +95,7 @@ type Options struct {
 	// NoSync leaves out fsync on the log. Only for tests and benchmarks.
 	NoSync bool
 
+	journal      journalOptions
 	compactAbove int64                     // file size from which compaction is considered; zero means 1 GiB
 	wrapBolt     func(boltStore) boltStore // fault injection
 	now          func() time.Time          // clock for NextBoot

@@ -126,6 +126,9 @@ func (p *packed) bytes() []byte {
 type contents struct {
 	head     head
 	settings map[string][]byte
+	first    uint64 // the whole log: that in the file and, after join, that in the journal
+	last     uint64
+	seal     uint32   // of the last entry
 	entries  []stored // first..last
 	lastTerm uint64
 	bytes    int64  // of all entries
@@ -246,5 +249,42 @@ func (c *contents) read(b *boltFile, verifyBytes int64) error {
 	if c.garbage > 0 && h.trim == 0 {
 		return b.damaged("it has %d entries outside %d to %d", c.garbage, h.first, h.last)
 	}
+	c.first, c.last, c.seal = h.first, h.last, h.seal
 	return nil
+}
+
+// join adds the entries in the journal j of the log at path to those in raft.db, which are theirs.
+func (c *contents) join(path string, j *journalContents) error {
+	for _, r := range j.records {
+		for i, e := range r.logs {
+			if e.Term < c.lastTerm {
+				return damaged(segmentPath(path, r.segment), "record at byte %d: entry %d is of term %d, the one before of term %d",
+					r.offset, e.Index, e.Term, c.lastTerm)
+			}
+			c.lastTerm = e.Term
+			c.bytes += int64(r.stored[i].size)
+		}
+		if c.first == 0 {
+			c.first = r.first()
+		}
+		c.last, c.seal = r.lastLog(), r.last
+		c.entries = append(c.entries, r.stored...)
+	}
+	return nil
+}
+
+// readWholeLog checks a log file and the journal beside it, and returns what is in both.
+func readWholeLog(path string, verifyBytes int64, exclusive bool) (*contents, *journalContents, error) {
+	c, err := readLogFile(path, verifyBytes, exclusive)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, err := readJournal(path, c.head)
+	if err == nil {
+		err = c.join(path, j)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, j, nil
 }

@@ -145,7 +145,7 @@ func TestCrashAnywhere(t *testing.T) {
 
 	// run returns how many transactions there were, and the states a crash may leave.
 	run := func(t *testing.T, dir string, fault *faultBolt) (before, after model) {
-		d := openMember(t, Options{DataDir: dir, NoSync: true, wrapBolt: fault.wrap})
+		d := openMember(t, Options{DataDir: dir, NoSync: true, journal: journalOptions{off: true}, wrapBolt: fault.wrap})
 		defer d.Close()
 		fault.start()
 		saveSnapshot(t, d, 1, 2300, "so that the log may be cut")
@@ -220,7 +220,7 @@ func TestCrashAnywhere(t *testing.T) {
 func TestWriteFailure(t *testing.T) {
 	var reported []error
 	fault := &faultBolt{at: 1}
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true,
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: journalOptions{off: true},
 		OnFailure: func(err error) { reported = append(reported, err) },
 		wrapBolt:  fault.wrap})
 	fault.start()
@@ -265,7 +265,7 @@ func (s *stuckBolt) StoreLogs(logs []*raft.Log) error {
 func TestStall(t *testing.T) {
 	stalled := make(chan string, 10)
 	stuck := &stuckBolt{}
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true,
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: journalOptions{off: true},
 		OnStall:  func(op string, _ time.Duration) { stalled <- op },
 		wrapBolt: func(b boltStore) boltStore { stuck.boltStore = b; return stuck }})
 	stuck.release = make(chan struct{})
@@ -311,7 +311,7 @@ func TestBoltPanics(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var reported []error
 			bolt := &panicBolt{}
-			d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1,
+			d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: journalOptions{off: true},
 				OnCorrupt: func(err error) { reported = append(reported, err) },
 				wrapBolt:  func(b boltStore) boltStore { bolt.boltStore = b; return bolt }})
 			mustStore(t, d.LogStore(), entriesOf(1, 2, 1))

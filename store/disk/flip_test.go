@@ -42,7 +42,7 @@ func flipBits(t *testing.T, path string, n, stride int64, check func(bit int64))
 // wrong page number finds something plausible.
 func busyLog(t *testing.T) *Dir {
 	t.Helper()
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true})
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: journalOptions{off: true}})
 	l, s := d.LogStore(), d.StableStore()
 	for i := uint64(1); i <= 60; i++ {
 		mustStore(t, l, entriesOf(i, i, 1))

@@ -45,7 +45,7 @@ var (
 // with the entries that are written next to it.
 const headIndex = math.MaxUint64
 
-const headFormat = 1
+const headFormat = 2 // 1 was without a journal, and never released
 
 // head is what a transaction leaves behind. An empty log has first = last = 0.
 type head struct {
@@ -53,6 +53,8 @@ type head struct {
 	first, last uint64
 	seal        uint32 // of the last entry; 0 when the log is empty
 	trim        uint32 // how many transactions that delete entries outside first..last may follow
+	serial      uint64 // counts the heads of this log; a copy of the file keeps it, unlike txid
+	journal     journalMark
 	settings    []byte // as encodeSettings makes it
 }
 
@@ -68,11 +70,13 @@ func (h *head) appendTo(b []byte) []byte {
 	b = order.AppendUint64(b, h.last)
 	b = order.AppendUint32(b, h.seal)
 	b = order.AppendUint32(b, h.trim)
+	b = order.AppendUint64(b, h.serial)
+	b = h.journal.appendTo(b)
 	b = append(b, h.settings...)
 	return order.AppendUint32(b, crc32.Checksum(b[start:], crcTable))
 }
 
-const headFixed = 1 + 3*8 + 2*4
+const headFixed = 1 + 3*8 + 2*4 + 8 + journalMarkSize
 
 func decodeHead(b []byte) (head, error) {
 	var h head
@@ -91,6 +95,8 @@ func decodeHead(b []byte) (head, error) {
 	h.last = order.Uint64(body[17:])
 	h.seal = order.Uint32(body[25:])
 	h.trim = order.Uint32(body[29:])
+	h.serial = order.Uint64(body[33:])
+	h.journal = decodeJournalMark(body[41:])
 	h.settings = slices.Clone(body[headFixed:])
 	return h, nil
 }

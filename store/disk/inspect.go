@@ -83,6 +83,7 @@ func inspectMember(dir, walDir string) (State, error) {
 	if err != nil {
 		return Empty, err
 	}
+	journals, _ := filepath.Glob(filepath.Join(globQuote(walDir), journalPrefix+"[0-9]*"))
 	snapshots, _ := filepath.Glob(filepath.Join(globQuote(filepath.Join(dir, "snap")), "*"+snapSuffix))
 
 	const lost = "If the log is gone, restore this member by removing it and adding it again with an empty data directory"
@@ -95,6 +96,9 @@ func inspectMember(dir, walDir string) (State, error) {
 	case log:
 		return Empty, fmt.Errorf("there is a log at %s, but no identity at %s. Does the --wal-dir belong to another member? If the identity is gone, restore this member by removing it and adding it again with an empty data directory and an empty --wal-dir",
 			filepath.Join(walDir, logFile), filepath.Join(dir, identityFile))
+	case len(journals) > 0:
+		return Empty, fmt.Errorf("there is a journal at %s, but no log at %s and no identity. Does the --wal-dir belong to another member? %s",
+			journals[0], filepath.Join(walDir, logFile), lost)
 	case len(snapshots) > 0:
 		return Empty, fmt.Errorf("there is a snapshot at %s, but no log at %s and no identity. Was this member started with another --wal-dir? %s",
 			snapshots[0], filepath.Join(walDir, logFile), lost)

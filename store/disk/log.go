@@ -2,9 +2,11 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,8 +27,8 @@ type boltStore interface {
 	Close() error
 }
 
-// LogStore is the raft log: a raft.LogStore and raft.MonotonicLogStore on raft-boltdb. It has no
-// holes, and refuses to be given one.
+// LogStore is the raft log: a raft.LogStore and raft.MonotonicLogStore on raft-boltdb, with a
+// journal in front (journal.go). It has no holes, and refuses to be given one.
 //
 // It is the place where a leader's own write can later run beside replication: a wrapper around
 // it may return early from StoreLogs and hold back acknowledgements until Durable has caught up.
@@ -45,40 +47,60 @@ type LogStore struct {
 	closed   atomic.Bool
 	panicked atomic.Bool // bolt is in an unknown state, and may hold its locks
 
+	journalFiles files
+	wake         chan struct{} // tells move that there is something to do
+	appended     atomic.Int64  // when the last record was written, in Unix ns
+	stopMove     chan struct{}
+	moving       sync.WaitGroup
+
+	// They are locked in this order.
+
 	trimMu sync.Mutex // one DeleteRange at a time
 
+	appendMu sync.Mutex // nobody else changes the end of the log; guards what follows
+	journal  *journal   // nil when entries go into raft.db at once
+
 	writeMu sync.Mutex // one transaction at a time; guards what follows
-	failed  error      // of the first write that failed
 	txid    uint64     // of bolt's last transaction
-	batch   []raft.Log // scratch space of StoreLogs
+	batch   []raft.Log // scratch space
 	refs    []*raft.Log
+	logs    []*raft.Log
 	buf     []byte
 
-	mu       sync.RWMutex // guards what readers see; written with writeMu held
-	head     head
+	mu       sync.RWMutex // guards what follows
+	failed   error        // of the first write that failed
+	head     head         // of raft.db; written with writeMu held
 	settings map[string][]byte
-	entries  []stored // head.first..head.last
+	// The whole log. Its end is written with appendMu held.
+	first, last uint64
+	seal        uint32   // of the last entry
+	entries     []stored // first..last
+	// The end of it that is in the journal only.
+	pending      []*record
+	pendingBytes int64
+	pendingLogs  int
+	written      uint64 // number of the last record in the journal
 }
 
 // FirstIndex returns the index of the first entry, 0 when there is none.
 func (l *LogStore) FirstIndex() (uint64, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.head.first, l.readable()
+	return l.first, l.readable()
 }
 
 // LastIndex returns the index of the last entry, 0 when there is none.
 func (l *LogStore) LastIndex() (uint64, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.head.last, l.readable()
+	return l.last, l.readable()
 }
 
 // Durable returns the index of the last entry that is on this disk.
 func (l *LogStore) Durable() uint64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.head.last
+	return l.last
 }
 
 // IsMonotonic makes raft delete the log when a snapshot from the leader replaces it, instead of
@@ -107,14 +129,24 @@ func (l *LogStore) readable() error {
 	return nil
 }
 
-// expected returns the seal of the entry at index, and false when there is none.
-func (l *LogStore) expected(index uint64) (uint32, bool) {
+// expected returns the seal of the entry at index, and false when there is none. The entry comes
+// with it unless it is in raft.db.
+func (l *LogStore) expected(index uint64) (seal uint32, entry *raft.Log, ok bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if !l.head.holds(index) {
-		return 0, false
+	if index < l.first || index > l.last || index == 0 {
+		return 0, nil, false
 	}
-	return l.entries[index-l.head.first].seal, true
+	seal = l.entries[index-l.first].seal
+	if len(l.pending) == 0 || index < l.pending[0].first() {
+		return seal, nil, true
+	}
+	i, found := slices.BinarySearchFunc(l.pending, index, func(r *record, index uint64) int { return cmp.Compare(r.first(), index) })
+	if !found {
+		i--
+	}
+	r := l.pending[i]
+	return seal, r.logs[index-r.first()], true
 }
 
 // GetLog reads the entry at index into log, or returns raft.ErrLogNotFound. An entry that is not
@@ -127,16 +159,20 @@ func (l *LogStore) GetLog(index uint64, log *raft.Log) error {
 		return nil
 	}
 	for {
-		want, ok := l.expected(index)
+		want, entry, ok := l.expected(index)
 		if !ok {
 			return raft.ErrLogNotFound
+		}
+		if entry != nil {
+			*log = *entry
+			return nil
 		}
 		err := l.read(index, want, log)
 		if err == nil {
 			return nil
 		}
 		// It may have been deleted, or deleted and written anew, while we were reading.
-		if now, ok := l.expected(index); !ok || now != want {
+		if now, _, ok := l.expected(index); !ok || now != want {
 			continue
 		}
 		if err := l.readable(); err != nil {
@@ -171,29 +207,38 @@ func (l *LogStore) read(index uint64, want uint32, log *raft.Log) error {
 // StoreLog appends one entry.
 func (l *LogStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
 
-// StoreLogs appends entries in one transaction, and returns when they are on disk. They have to
-// follow the last entry, or the newest snapshot when the log is empty. After any other error than
+// StoreLogs appends entries, all or none, and returns when they are on disk. Nobody may change them
+// afterwards. They have to follow the last entry, or the newest snapshot when the log is empty. After any other error than
 // for a wrong index it is unknown whether they are there, and nothing can be written any more.
 func (l *LogStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
 	start := time.Now()
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	if l.journal != nil {
+		return l.appendJournal(logs, start)
+	}
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 
-	// writeMu keeps others from changing the head, so it may be read without mu.
+	// The locks keep others from changing the log, so it may be read without mu.
 	h := l.head
-	if err := l.checkAppend(h, logs); err != nil {
+	if err := l.checkAppend(h.last, logs); err != nil {
 		return err
 	}
 	if h.empty() {
 		h.first = logs[0].Index
 	}
 	added := make([]stored, len(logs))
-	h.seal = l.seal(logs, h.seal, added)
+	h.seal = l.sealAll(logs, h.seal)
+	for i, e := range logs {
+		seal := order.Uint32(l.batch[i].Extensions[len(e.Extensions)+4:])
+		added[i] = stored{seal: seal, size: storedSize(e)}
+	}
 	h.last = logs[len(logs)-1].Index
-	if err := l.commit("append", h); err != nil {
+	if err := l.commit("append", &h); err != nil {
 		return err
 	}
 
@@ -205,9 +250,9 @@ func (l *LogStore) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
-func (l *LogStore) checkAppend(h head, logs []*raft.Log) error {
-	next := h.last + 1
-	if h.empty() {
+func (l *LogStore) checkAppend(last uint64, logs []*raft.Log) error {
+	next := last + 1
+	if last == 0 {
 		_, snapIndex := l.snapshots.newest()
 		if next = logs[0].Index; next == 0 || next > snapIndex+1 {
 			return fmt.Errorf("append to an empty log: entry %d does not follow the newest snapshot, which ends with entry %d", next, snapIndex)
@@ -221,16 +266,16 @@ func (l *LogStore) checkAppend(h head, logs []*raft.Log) error {
 	return nil
 }
 
-// seal puts sealed copies of logs into l.batch, describes them in added and returns the seal of
-// the last one.
-func (l *LogStore) seal(logs []*raft.Log, prev uint32, added []stored) uint32 {
+// sealAll puts sealed copies of logs into l.batch and returns the seal of the last one. Called with
+// writeMu held.
+func (l *LogStore) sealAll(logs []*raft.Log, prev uint32) uint32 {
 	need := 0
 	for _, e := range logs {
 		need += len(e.Extensions) + sealSize
 	}
 	exts := make([]byte, 0, need)
 	l.batch = l.batch[:0]
-	for i, e := range logs {
+	for _, e := range logs {
 		sealed := *e
 		sealed.AppendedAt = e.AppendedAt.UTC()
 		seal := sealOf(e, prev)
@@ -240,7 +285,6 @@ func (l *LogStore) seal(logs []*raft.Log, prev uint32, added []stored) uint32 {
 		exts = order.AppendUint32(exts, seal)
 		sealed.Extensions = exts[at:len(exts):len(exts)]
 		l.batch = append(l.batch, sealed)
-		added[i] = stored{seal: seal, size: storedSize(e)}
 		prev = seal
 	}
 	return prev
@@ -255,8 +299,13 @@ func storedSize(e *raft.Log) uint32 {
 // commit writes l.batch and the head h in one transaction. Called with writeMu held. The result
 // of a transaction that failed is unknown: bolt may go on as if it had succeeded, and the disk may
 // have kept any part of it. So a failure is remembered and ends all writing.
-func (l *LogStore) commit(op string, h head) error {
-	h.txid = l.txid + 1
+func (l *LogStore) commit(op string, h *head) error {
+	h.txid, h.serial = l.txid+1, l.head.serial+1
+	if h.journal.open() {
+		l.mu.RLock()
+		h.journal.known = max(h.journal.known, l.written)
+		l.mu.RUnlock()
+	}
 	l.buf = h.appendTo(l.buf[:0])
 	l.batch = append(l.batch, raft.Log{Index: headIndex, Data: l.buf})
 	l.refs = l.refs[:0]
@@ -271,11 +320,8 @@ func (l *LogStore) commit(op string, h head) error {
 
 // transact runs one bolt transaction. Called with writeMu held.
 func (l *LogStore) transact(op string, fn func() error) error {
-	if err := l.readable(); err != nil {
+	if err := l.writable(); err != nil {
 		return err
-	}
-	if l.failed != nil {
-		return l.failed
 	}
 	timer := l.watchdog.start(op)
 	err := l.guarded(fn)
@@ -284,17 +330,41 @@ func (l *LogStore) transact(op string, fn func() error) error {
 		l.txid++
 		return nil
 	}
-	if errors.Is(err, ErrDamaged) {
-		l.failed = err
+	return l.fail(l.path, op, err)
+}
+
+// writable returns why nothing can be written, if so.
+func (l *LogStore) writable() error {
+	if err := l.readable(); err != nil {
+		return err
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.failed
+}
+
+// fail ends all writing after a write to path has failed.
+func (l *LogStore) fail(path, op string, err error) error {
+	damage := errors.Is(err, ErrDamaged)
+	if !damage {
+		err = fmt.Errorf("write to %s failed (%s), and what reached the disk is unknown: %w", path, op, err)
+	}
+	l.mu.Lock()
+	if l.failed != nil {
+		defer l.mu.Unlock()
+		return l.failed
+	}
+	l.failed = err
+	l.mu.Unlock()
+	if damage {
 		l.corrupt(err)
 		return err
 	}
-	l.failed = fmt.Errorf("write to %s failed (%s), and what reached the disk is unknown: %w", l.path, op, err)
-	l.logger.Error("write failed", "path", l.path, "operation", op, "error", err)
+	l.logger.Error("write failed", "path", path, "operation", op, "error", err)
 	if l.onFailure != nil {
-		l.onFailure(l.failed)
+		l.onFailure(err)
 	}
-	return l.failed
+	return err
 }
 
 // guarded calls into bolt.
@@ -339,7 +409,7 @@ func (l *LogStore) changeSettings(change func(settings map[string][]byte) error)
 	if h.settings = encodeSettings(settings); bytes.Equal(h.settings, l.head.settings) {
 		return l.readable()
 	}
-	if err := l.commit("settings", h); err != nil {
+	if err := l.commit("settings", &h); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -356,16 +426,30 @@ func (l *LogStore) getSetting(key string) ([]byte, bool, error) {
 	return value, ok, l.readable()
 }
 
-// close waits for a write that is running. After a panic bolt may hold its locks for ever, so that
-// its file stays open until the process ends.
+// close waits for a write that is running, and moves what is in the journal into raft.db. After a
+// panic bolt may hold its locks for ever, so that its file stays open until the process ends.
 func (l *LogStore) close() error {
-	if l.closed.Swap(true) {
-		return nil
+	if l.stopMove != nil {
+		close(l.stopMove)
+		l.moving.Wait()
 	}
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	var err error
+	if j := l.journal; j != nil {
+		// After a failure it stays, for the next start.
+		if j.file != nil && l.writable() == nil {
+			if err = l.drain(); err == nil {
+				err = l.retire(j.number+1, []string{j.current()})
+			}
+		}
+		err = errors.Join(err, j.close())
+	}
+	l.closed.Store(true)
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 	if l.panicked.Load() {
-		return nil
+		return err
 	}
-	return l.bolt.Close()
+	return errors.Join(err, l.bolt.Close())
 }

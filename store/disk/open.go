@@ -120,7 +120,7 @@ func openBolt(path string, noSync bool) (store *raftboltdb.BoltStore, err error)
 // line with the snapshots.
 func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error) {
 	start := time.Now()
-	c, err := readLogFile(path, o.VerifyBytes, true)
+	c, waiting, err := readWholeLog(path, o.VerifyBytes, true)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 			return nil, fmt.Errorf("compact %s: %w", path, err)
 		}
 		before := c.fileSize
-		if c, err = readLogFile(path, o.VerifyBytes, true); err != nil {
+		if c, waiting, err = readWholeLog(path, o.VerifyBytes, true); err != nil {
 			return nil, err
 		}
 		o.Logger.Info("log file compacted", "path", path, "bytes-before", before, "bytes", c.fileSize)
@@ -165,17 +165,35 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 		txid:      txid,
 		head:      c.head,
 		settings:  c.settings,
+		first:     c.first,
+		last:      c.last,
+		seal:      c.seal,
 		entries:   c.entries,
+		pending:   waiting.records,
+	}
+	o.journal.setDefaults()
+	l.journalFiles = o.journal.files
+	for _, r := range l.pending {
+		l.pendingBytes += r.bytes
+		l.pendingLogs += len(r.logs)
 	}
 	if o.wrapBolt != nil {
 		l.bolt = o.wrapBolt(bolt)
 	}
-	if err := l.settle(c); err != nil {
+	if err := l.settle(c, waiting); err != nil {
 		_ = l.close()
 		return nil, err
 	}
-	l.logger.Info("log opened", "path", path, "first-index", l.head.first, "last-index", l.head.last,
-		"last-term", c.lastTerm, "bytes", c.bytes, "elapsed", time.Since(start))
+	if !o.journal.off {
+		l.journal = &journal{journalOptions: o.journal, path: path, noSync: o.NoSync, number: waiting.next}
+		l.wake = make(chan struct{}, 1)
+		if !o.journal.manual {
+			l.stopMove = make(chan struct{})
+			l.moving.Go(func() { l.move(l.stopMove) })
+		}
+	}
+	l.logger.Info("log opened", "path", path, "first-index", l.first, "last-index", l.last, "last-term", c.lastTerm,
+		"bytes", c.bytes, "journal-records", len(waiting.records), "journal-bytes-cut", waiting.cut, "elapsed", time.Since(start))
 	return l, nil
 }
 
@@ -189,9 +207,16 @@ func readLogFile(path string, verifyBytes int64, exclusive bool) (*contents, err
 	return c, errors.Join(err, b.close())
 }
 
-// settle finishes what a crash has interrupted.
-func (l *LogStore) settle(c *contents) error {
+// settle finishes what a crash has interrupted. All that was in the journal is then in raft.db:
+// what can be read in a file after a crash may still not be on disk, so it has to be written again.
+func (l *LogStore) settle(c *contents, waiting *journalContents) error {
 	if err := l.begin(outside(c.head, c.lowest, c.highest)); err != nil {
+		return err
+	}
+	if err := l.drain(); err != nil {
+		return err
+	}
+	if err := l.retire(waiting.next, waiting.garbage); err != nil {
 		return err
 	}
 	snapTerm, snapIndex := l.snapshots.newest()

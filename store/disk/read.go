@@ -54,11 +54,33 @@ func ReadLog(dataDir, walDir string, visit func(*raft.Log) error) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(b.visitAll(visit), b.close())
+}
+
+// visitAll calls visit with all entries of the log, in raft.db and in the journal.
+func (b *boltFile) visitAll(visit func(*raft.Log) error) error {
 	c, err := b.readContents(1 << 62)
-	if err == nil {
-		_, err = shielded(path, func() error { return b.visitEntries(c.head, visit) })
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, b.close())
+	j, err := readJournal(b.path, c.head)
+	if err == nil {
+		err = c.join(b.path, j)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := shielded(b.path, func() error { return b.visitEntries(c.head, visit) }); err != nil {
+		return err
+	}
+	for _, r := range j.records {
+		for _, e := range r.logs {
+			if err := visit(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // visitEntries calls visit with copies of the entries that h holds, without their seals.

@@ -3,43 +3,96 @@ package disk
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // DeleteRange deletes the entries min to max, which have to be at the beginning or the end of the
 // log. One transaction moves the bounds of the log, which decides the deletion; those that then
 // remove the entries are small, and if a crash prevents them they run at the next start. So the
 // log has no hole at any time.
+//
+// Nothing is deleted in the journal: what is to go is moved into raft.db first.
 func (l *LogStore) DeleteRange(min, max uint64) error {
 	l.trimMu.Lock()
 	defer l.trimMu.Unlock()
+	l.appendMu.Lock()
+	release := sync.OnceFunc(l.appendMu.Unlock)
+	defer release()
 
+	if err := l.writable(); err != nil {
+		return err
+	}
+	l.mu.RLock()
+	first, last := l.first, l.last
+	l.mu.RUnlock()
+	if last == 0 || min > max || max < first || min > last {
+		return nil
+	}
+	if min > first && max < last {
+		return fmt.Errorf("delete entries %d to %d: that would leave a hole in the log from %d to %d", min, max, first, last)
+	}
+	if max >= last {
+		if err := l.drain(); err != nil {
+			return err
+		}
+		return l.deleteEnd(min)
+	}
+	// Only the beginning may be removed while others append: they cannot write there.
+	release()
+	return l.deleteBeginning(max)
+}
+
+// deleteEnd deletes the entries from min on, or all. Called with appendMu held and nothing in the
+// journal.
+func (l *LogStore) deleteEnd(min uint64) error {
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 	old := l.head
-	if old.empty() || min > max || max < old.first || min > old.last {
-		return nil
-	}
 	h, keep := old, l.entries
-	switch {
-	case min <= old.first && max >= old.last:
+	if min <= old.first {
 		h.first, h.last, h.seal, keep = 0, 0, 0, nil
-	case min <= old.first:
-		h.first, keep = max+1, l.entries[max+1-old.first:]
-	case max >= old.last:
+	} else {
 		keep = l.entries[:min-old.first]
 		h.last, h.seal = min-1, keep[len(keep)-1].seal
-	default:
-		return fmt.Errorf("delete entries %d to %d: that would leave a hole in the log from %d to %d", min, max, old.first, old.last)
 	}
 	pieces := outside(h, old.first, old.last)
 	h.trim = uint32(len(pieces))
-	if err := l.commit("delete", h); err != nil {
+	if err := l.commit("delete", &h); err != nil {
 		return err
 	}
 	l.publish(h, slices.Clone(keep))
 	l.cache.keep(h.first, h.last)
-	// Only the beginning may be removed while others append: they cannot write there.
-	return l.remove(pieces, h.last == old.last)
+	return l.remove(pieces, false)
+}
+
+// deleteBeginning deletes the entries up to max, which is not the last one.
+func (l *LogStore) deleteBeginning(max uint64) error {
+	l.writeMu.Lock()
+	defer l.writeMu.Unlock()
+	for l.head.last <= max {
+		// The entry behind them has to be in raft.db, too.
+		l.writeMu.Unlock()
+		_, err := l.moveSome()
+		l.writeMu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	old := l.head
+	h := old
+	h.first = max + 1
+	pieces := outside(h, old.first, max)
+	h.trim = uint32(len(pieces))
+	if err := l.commit("delete", &h); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.head = h
+	l.entries = slices.Clone(l.entries[h.first-l.first:])
+	l.first = h.first
+	l.mu.Unlock()
+	l.cache.keep(h.first, headIndex)
+	return l.remove(pieces, true)
 }
 
 // begin writes the first head after raft-boltdb has opened the file, and deletes the pieces that
@@ -49,10 +102,13 @@ func (l *LogStore) begin(pieces []indexRange) error {
 	defer l.writeMu.Unlock()
 	h := l.head
 	h.trim = uint32(len(pieces))
-	if err := l.commit("open", h); err != nil || len(pieces) == 0 {
+	if err := l.commit("open", &h); err != nil {
 		return err
 	}
-	l.publish(h, l.entries)
+	l.setHead(h)
+	if len(pieces) == 0 {
+		return nil
+	}
 	return l.remove(pieces, false)
 }
 
@@ -90,14 +146,28 @@ func (l *LogStore) remove(pieces []indexRange, yield bool) error {
 		}
 		h := l.head
 		h.trim--
-		l.publish(h, l.entries)
+		l.setHead(h)
 	}
-	return l.commit("delete", l.head)
+	h := l.head
+	if err := l.commit("delete", &h); err != nil {
+		return err
+	}
+	l.setHead(h)
+	return nil
 }
 
-// publish shows readers a new state. Called with writeMu held.
+// setHead replaces the head when the log is the same. Called with writeMu held.
+func (l *LogStore) setHead(h head) {
+	l.mu.Lock()
+	l.head = h
+	l.mu.Unlock()
+}
+
+// publish shows readers a new state, with all entries in raft.db. Called with appendMu and writeMu
+// held.
 func (l *LogStore) publish(h head, entries []stored) {
 	l.mu.Lock()
 	l.head, l.entries = h, entries
+	l.first, l.last, l.seal = h.first, h.last, h.seal
 	l.mu.Unlock()
 }

@@ -92,14 +92,14 @@ func survey(dataDir, walDir string, verifyBytes int64, snapshotData bool) (s Sum
 	if _, e := os.Stat(path); errors.Is(e, fs.ErrNotExist) {
 		path = d.wal(newLogFile)
 	}
-	c, e := readLogFile(path, verifyBytes, false)
+	c, _, e := readWholeLog(path, verifyBytes, false)
 	switch {
 	case errors.Is(e, ErrDamaged):
 		problem(e)
 	case e != nil:
 		return s, r, e
 	default:
-		s.FirstIndex, s.LastIndex, s.LastTerm = c.head.first, c.head.last, c.lastTerm
+		s.FirstIndex, s.LastIndex, s.LastTerm = c.first, c.last, c.lastTerm
 		r.Entries, r.LogBytes = uint64(len(c.entries)), c.bytes
 	}
 
@@ -118,8 +118,8 @@ func survey(dataDir, walDir string, verifyBytes int64, snapshotData bool) (s Sum
 			s.Snapshots = append(s.Snapshots, meta)
 		}
 	}
-	if c != nil && c.head.first > 1 && (len(s.Snapshots) == 0 || s.Snapshots[0].Index+1 < c.head.first) {
-		problem(damaged(path, "the log begins with entry %d and no snapshot has those before", c.head.first))
+	if c != nil && c.first > 1 && (len(s.Snapshots) == 0 || s.Snapshots[0].Index+1 < c.first) {
+		problem(damaged(path, "the log begins with entry %d and no snapshot has those before", c.first))
 	}
 	return s, r, err
 }
