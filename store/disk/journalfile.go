@@ -44,7 +44,7 @@ const (
 	zeroChunk    = 1 << 20 // bytes of zeros that are written at once, between appends to the journal
 )
 
-func (o *journalOptions) setDefaults() {
+func (o *journalOptions) setDefaults(noSync bool) {
 	if o.firstSegment == 0 {
 		o.firstSegment = firstSegment
 	}
@@ -52,7 +52,7 @@ func (o *journalOptions) setDefaults() {
 		o.maxSegment = maxSegment
 	}
 	if o.files == nil {
-		o.files = osFiles{}
+		o.files = osFiles{noSync}
 	}
 }
 
@@ -60,8 +60,7 @@ func (o *journalOptions) setDefaults() {
 // LogStore.appendMu; the goroutine that prepares the next segment touches nothing of it.
 type journal struct {
 	journalOptions
-	path   string // of raft.db
-	noSync bool
+	path string // of raft.db
 
 	id     uint64 // 0 while there is no segment
 	number uint64 // of the segment that is written to, or of the first to be made
@@ -123,7 +122,7 @@ func (j *journal) extend(n int) error {
 	to := segmentPath(j.path, number)
 	_, err := p.file.WriteAt(header.encode(), 0)
 	if err == nil {
-		err = j.sync(p.file)
+		err = p.file.Sync()
 	}
 	if err == nil {
 		err = j.files.rename(to+newJournalSuffix, to)
@@ -175,7 +174,7 @@ func (j *journal) prepare(number uint64, size int64) preparedSegment {
 			break
 		}
 		if _, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err == nil {
-			err = j.sync(f)
+			err = f.Sync()
 		}
 	}
 	if err != nil {
@@ -195,7 +194,7 @@ func (j *journal) append(r *record) error {
 	if _, err := j.file.WriteAt(j.framed, j.at); err != nil {
 		return err
 	}
-	if err := j.sync(j.file); err != nil {
+	if err := j.file.Sync(); err != nil {
 		return err
 	}
 	j.record, j.seal = r.number, r.seal
@@ -206,13 +205,6 @@ func (j *journal) append(r *record) error {
 	return nil
 }
 
-func (j *journal) sync(f journalFile) error {
-	if j.noSync {
-		return nil
-	}
-	return f.Sync()
-}
-
 // current returns the file that is written to, for messages.
 func (j *journal) current() string { return segmentPath(j.path, j.number) }
 
@@ -221,8 +213,8 @@ func (j *journal) mark() journalMark {
 	return journalMark{id: j.id, segment: j.number, record: j.record, seal: j.seal, known: j.record}
 }
 
-// close ends what runs in the background. With files is meant that its files are of no use any
-// more: the caller deletes those that have a name, and next is deleted here.
+// close ends what runs in the background, deletes the segment that was being prepared, and closes
+// the other.
 func (j *journal) close() error {
 	j.stopped.Store(true)
 	var err error
@@ -240,24 +232,33 @@ func (j *journal) close() error {
 }
 
 // osFiles are files of the operating system.
-type osFiles struct{}
+type osFiles struct{ noSync bool }
 
-func (osFiles) create(path string) (journalFile, error) {
+func (o osFiles) create(path string) (journalFile, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, fileMode)
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return osFile{f, o.noSync}, nil
 }
 
-func (osFiles) rename(from, to string) error { return durable.Rename(from, to) }
-func (osFiles) remove(path string) error     { return removeIfThere(path) }
+func (o osFiles) rename(from, to string) error {
+	if o.noSync {
+		return os.Rename(from, to)
+	}
+	return durable.Rename(from, to)
+}
 
-type osFile struct{ *os.File }
+func (osFiles) remove(path string) error { return removeIfThere(path) }
+
+type osFile struct {
+	*os.File
+	noSync bool
+}
 
 // Sync also writes the size of the file, and what else is needed to read it, but not its times.
 func (f osFile) Sync() error {
-	for {
+	for !f.noSync {
 		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, syscall.EINTR) {
 			if err != nil {
 				err = &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
@@ -265,4 +266,5 @@ func (f osFile) Sync() error {
 			return err
 		}
 	}
+	return nil
 }

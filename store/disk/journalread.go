@@ -158,19 +158,19 @@ func (r *journalReader) moved(s *segment) (uint64, error) {
 	if at%sectorSize != 0 || at < sectorSize || at >= uint64(len(s.data)) {
 		return 0, damaged(r.path, "the head record names byte %d of %s", at, s.path)
 	}
-	payload, size, err := s.payload(at, false, r.last+1)
+	payload, size, err := s.payload(at, false, r.last)
 	if err != nil {
 		return 0, err
 	}
 	if payload == nil {
-		return 0, s.damaged("there is no record at byte %d, but %s has entries from there", at, r.path)
+		return 0, s.damaged("record at byte %d, entry %d: it is gone, but %s has taken it from there", at, r.last, r.path)
 	}
 	rec, err := decodeRecord(payload)
 	if err != nil {
 		return 0, s.damaged("record at byte %d, entry %d: %v", at, r.last, err)
 	}
 	if rec.number != r.mark.record || rec.seal != r.mark.seal {
-		return 0, s.damaged("the record at byte %d, number %d, is not the one that %s has taken from there", at, rec.number, r.path)
+		return 0, s.damaged("record at byte %d, entry %d: it is not the one that %s has taken from there", at, r.last, r.path)
 	}
 	r.serial = rec.serial
 	return at + size, nil
@@ -249,6 +249,8 @@ func (s *segment) payload(at uint64, last bool, entry uint64) (payload []byte, s
 		switch {
 		case isZero(sector):
 			missing++
+		case i > 0 && sector[0] == markRecord:
+			return bad("it is incomplete, and another one follows it")
 		case i > 0 && sector[0] != markMore:
 			return bad("sector at byte %d begins with %#x", at+uint64(i), sector[0])
 		default:

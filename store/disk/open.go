@@ -25,7 +25,7 @@ func createLog(path string) error {
 	if err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
-	err = writeFirstHead(bolt, path, head{})
+	err = writeFirstHead(bolt, path, head{journal: journalMark{segment: 1}})
 	if err = errors.Join(err, bolt.Close()); err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
@@ -171,7 +171,7 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 		entries:   c.entries,
 		pending:   waiting.records,
 	}
-	o.journal.setDefaults()
+	o.journal.setDefaults(o.NoSync)
 	l.journalFiles = o.journal.files
 	for _, r := range l.pending {
 		l.pendingBytes += r.bytes
@@ -185,7 +185,7 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 		return nil, err
 	}
 	if !o.journal.off {
-		l.journal = &journal{journalOptions: o.journal, path: path, noSync: o.NoSync, number: waiting.next}
+		l.journal = &journal{journalOptions: o.journal, path: path, number: waiting.next}
 		l.wake = make(chan struct{}, 1)
 		if !o.journal.manual {
 			l.stopMove = make(chan struct{})

@@ -1,0 +1,732 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// manual is a journal of small segments from which nothing is moved until the test says so.
+func manual() journalOptions {
+	return journalOptions{manual: true, firstSegment: 16 * sectorSize, maxSegment: 16 * sectorSize}
+}
+
+// killed returns options for a copy of a directory that is in use, as if its process had been
+// killed.
+func killed(t testing.TB, d *Dir) Options {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(d.opts.DataDir)); err != nil {
+		t.Fatal(err)
+	}
+	return Options{DataDir: dir, NoSync: true, CacheBytes: 1, journal: manual()}
+}
+
+func (o Options) segment(number uint64) string {
+	return segmentPath(filepath.Join(o.DataDir, "member", "wal", logFile), number)
+}
+
+func (o Options) logFile() string { return filepath.Join(o.DataDir, "member", "wal", logFile) }
+
+// readAll returns what the offline readers see.
+func readAll(t testing.TB, o Options) ([]*raft.Log, error) {
+	t.Helper()
+	var logs []*raft.Log
+	err := ReadLog(o.DataDir, "", func(l *raft.Log) error { logs = append(logs, l); return nil })
+	return logs, err
+}
+
+func sameLogs(a, b []*raft.Log) bool { return model{logs: a}.equal(model{logs: b}) }
+
+// Entries in the journal only are there for everyone.
+func TestJournal(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: manual()})
+	l := d.LogStore()
+	var want []*raft.Log
+	for i := uint64(1); i <= 40; i += 4 {
+		mustStore(t, l, entriesOf(i, i+3, 1))
+		want = append(want, entriesOf(i, i+3, 1)...)
+		wantLog(t, l, want)
+		if i == 13 {
+			if err := moveAll(l); err != nil {
+				t.Fatal(err)
+			}
+			wantLog(t, l, want)
+		}
+	}
+	if l.head.last != 16 || l.Durable() != 40 || l.EntriesWithin(1<<20) != 40 {
+		t.Errorf("raft.db ends with %d, the log with %d, want 16, 40", l.head.last, l.Durable())
+	}
+
+	o := killed(t, d)
+	before := treeHash(t, o.DataDir)
+	if got, err := readAll(t, o); err != nil || !sameLogs(got, want) {
+		t.Errorf("ReadLog = %d entries, %v", len(got), err)
+	}
+	if s, err := Summarize(o.DataDir, ""); err != nil || s.FirstIndex != 1 || s.LastIndex != 40 || s.LastTerm != 1 {
+		t.Errorf("Summarize = %+v, %v", s, err)
+	}
+	if r, err := Verify(o.DataDir, ""); err != nil || len(r.Problems) > 0 || r.Entries != 40 || r.LogBytes == 0 {
+		t.Errorf("Verify = %+v, %v", r, err)
+	}
+	if treeHash(t, o.DataDir) != before {
+		t.Error("a reader has changed something")
+	}
+	k := openMember(t, o)
+	wantLog(t, k.LogStore(), want)
+	wantFiles(t, filepath.Dir(o.logFile()), logFile)
+
+	wantLog(t, reopen(t, d).LogStore(), want)
+	wantFiles(t, d.opts.WALDir, logFile)
+}
+
+// A record whose write was interrupted is cut off; one that was changed afterwards is refused.
+func TestTornRecord(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual()})
+	l := d.LogStore()
+	mustStore(t, l, entriesOf(1, 3, 1))
+	at := l.journal.at
+	mustStore(t, l, entriesOf(4, 45, 1)) // three sectors
+	size := l.journal.at - at
+	if size != 3*sectorSize {
+		t.Fatalf("the last record takes %d bytes", size)
+	}
+	o := killed(t, d)
+	path := o.segment(1)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without, with := entriesOf(1, 3, 1), entriesOf(1, 45, 1)
+
+	check := func(name string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, data, fileMode); err != nil {
+			t.Fatal(err)
+		}
+		want := with
+		for s := at; s < at+size; s += sectorSize {
+			if isZero(data[s : s+sectorSize]) {
+				want = without
+			}
+		}
+		got, err := readAll(t, o)
+		// Sectors are written whole. A part of one is refused if it lacks the mark or the length.
+		half := data[at] != 0 && !bytes.Equal(data[at:at+5], whole[at:at+5])
+		for s := at; s < at+size; s += sectorSize {
+			half = half || data[s] == 0 && !isZero(data[s:s+sectorSize])
+		}
+		if half || (len(want) == len(with) && !bytes.Equal(data, whole)) {
+			part := fmt.Sprintf("%s is damaged: record at byte %d, entry 4: ", path, at)
+			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), part) {
+				t.Fatalf("%s: %v, want damage", name, err)
+			}
+			return
+		}
+		if err != nil || !sameLogs(got, want) {
+			t.Fatalf("%s: %d entries, %v, want %d", name, len(got), err, len(want))
+		}
+	}
+	for n := int64(0); n <= size; n++ {
+		front, back := bytes.Clone(whole), bytes.Clone(whole)
+		clear(front[at+n : at+size])
+		clear(back[at : at+size-n])
+		check(fmt.Sprintf("only the first %d bytes written", n), front)
+		check(fmt.Sprintf("only the last %d bytes written", n), back)
+	}
+	middle := bytes.Clone(whole)
+	clear(middle[at+sectorSize : at+2*sectorSize])
+	check("the middle is missing", middle)
+
+	// After the cut the log goes on.
+	k := openMember(t, o)
+	wantLog(t, k.LogStore(), without)
+	mustStore(t, k.LogStore(), entriesOf(4, 5, 2))
+	wantLog(t, reopen(t, k).LogStore(), append(without, entriesOf(4, 5, 2)...))
+}
+
+// A bit that is wrong, in the journal or in raft.db, is found or does not matter.
+func TestFlipJournal(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual()})
+	l := d.LogStore()
+	mustStore(t, l, entriesOf(1, 12, 1))
+	if err := errors.Join(moveAll(l), d.StableStore().SetUint64([]byte("CurrentTerm"), 4), l.DeleteRange(11, 12)); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, l, entriesOf(11, 40, 4))
+	mustStore(t, l, entriesOf(41, 200, 4)) // another segment
+	mustStore(t, l, entriesOf(201, 203, 4))
+	want := append(entriesOf(1, 10, 1), entriesOf(11, 203, 4)...)
+	o := killed(t, d)
+	settings, err := readLogFile(o.logFile(), 1<<30, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var refused, harmless int
+	check := func(bit int64) {
+		t.Helper()
+		got, err := readAll(t, o)
+		if errors.Is(err, ErrDamaged) {
+			refused++
+			return
+		}
+		if err != nil || !sameLogs(got, want) {
+			t.Fatalf("bit %d: %d entries, %v", bit, len(got), err)
+		}
+		c, err := readLogFile(o.logFile(), 0, true)
+		if err != nil || !bytes.Equal(c.head.settings, settings.head.settings) {
+			t.Fatalf("bit %d: settings %q, %v", bit, c.head.settings, err)
+		}
+		harmless++
+	}
+	check(-1)
+	for _, file := range []struct {
+		path   string
+		stride int64
+	}{{o.segment(1), 37}, {o.segment(2), 83}, {o.logFile(), 149}} {
+		refused, harmless = 0, 0
+		n := min(fileSize(t, file.path), 10*4096)
+		flipBits(t, file.path, n, file.stride, check)
+		t.Logf("%s: %d refused, %d harmless", filepath.Base(file.path), refused, harmless)
+		if refused == 0 {
+			t.Errorf("nothing in %s was refused", file.path)
+		}
+	}
+}
+
+// What can happen to the files of a log besides a wrong bit. Open, Verify and ReadLog refuse it and
+// name file, place and entry.
+func TestDamagedJournal(t *testing.T) {
+	// The member whose files are damaged: raft.db has 1..4, journal-1 up to 30, journal-2 the rest.
+	// Its past is kept from time to time.
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual()})
+	l := d.LogStore()
+	past := map[string]Options{"new": killed(t, d)}
+	mustStore(t, l, entriesOf(1, 2, 1))
+	past["early"] = killed(t, d)
+	mustStore(t, l, entriesOf(3, 4, 1))
+	if err := moveAll(l); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, l, entriesOf(5, 6, 1))
+	past["before the vote"] = killed(t, d)
+	if err := d.StableStore().SetUint64([]byte("CurrentTerm"), 7); err != nil {
+		t.Fatal(err)
+	}
+	past["after the vote"] = killed(t, d)
+	at := l.journal.at
+	mustStore(t, l, entriesOf(7, 10, 1))
+	after := l.journal.at
+	mustStore(t, l, entriesOf(11, 30, 1))
+	mustStore(t, l, entriesOf(31, 200, 1))
+	mustStore(t, l, entriesOf(201, 203, 1))
+	end := l.journal.at - sectorSize
+	if err := d.StableStore().SetUint64([]byte("CurrentTerm"), 8); err != nil {
+		t.Fatal(err)
+	}
+
+	other := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual()})
+	mustStore(t, other.LogStore(), entriesOf(1, 4, 1))
+	stranger := killed(t, other)
+
+	from := func(source, to string) {
+		data, err := os.ReadFile(source)
+		if err == nil {
+			err = os.WriteFile(to, data, fileMode)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name   string
+		damage func(o Options)
+		file   int // the segment that is blamed, 0 for raft.db
+		want   string
+	}{
+		{"journal missing", func(o Options) { _, _ = os.Remove(o.segment(1)), os.Remove(o.segment(2)) }, 1,
+			"it is missing, with the entries from 5 on"},
+		{"first segment missing", func(o Options) { _ = os.Remove(o.segment(1)) }, 1, "it is missing, with the entries from 5 on"},
+		{"second segment missing", func(o Options) { _ = os.Remove(o.segment(2)) }, 1,
+			"it ends with record 5, but RAFTDB knows of record 7: the entries from 31 on are missing"},
+		{"a segment between missing", func(o Options) { _ = os.Rename(o.segment(2), o.segment(3)) }, 2, "it is missing"},
+		{"segment twice", func(o Options) { from(o.segment(2), o.segment(3)) }, 3, "it is segment 2, under a wrong name"},
+		{"segments exchanged", func(o Options) {
+			from(o.segment(1), o.segment(9))
+			from(o.segment(2), o.segment(1))
+			from(o.segment(9), o.segment(2))
+			_ = os.Remove(o.segment(9))
+		}, 1, "it is segment 2, under a wrong name"},
+		{"journal of another member", func(o Options) { from(stranger.segment(1), o.segment(1)) }, 1,
+			"it is not of the journal that RAFTDB names"},
+		{"raft.db of another member", func(o Options) { from(stranger.logFile(), o.logFile()) }, 1,
+			"it is not of the journal that RAFTDB names"},
+		{"raft.db from before the journal", func(o Options) { from(past["new"].logFile(), o.logFile()) }, 1,
+			"RAFTDB does not know of it: one of the two is of another member, or an old copy"},
+		{"raft.db from before the vote", func(o Options) { from(past["before the vote"].logFile(), o.logFile()) }, 0,
+			"it is older than the journal beside it: a state it once had, number "},
+		{"raft.db from before a move and the vote", func(o Options) { from(past["early"].logFile(), o.logFile()) }, 0,
+			"it is older than the journal beside it: a state it once had, number "},
+		{"journal from before", func(o Options) { from(past["before the vote"].segment(1), o.segment(1)); _ = os.Remove(o.segment(2)) }, 1,
+			"it ends with record 3, but RAFTDB knows of record 7: the entries from 7 on are missing"},
+		{"journal from before the move", func(o Options) { from(past["early"].segment(1), o.segment(1)) }, 1,
+			"record at byte 1024, entry 4: it is gone, but RAFTDB has taken it from there"},
+		{"cut off", func(o Options) { _ = os.Truncate(o.segment(2), 5*sectorSize) }, 2, "it was made with "},
+		{"longer", func(o Options) { _ = os.Truncate(o.segment(1), 32*sectorSize) }, 1, "it was made with 8192 bytes and has 16384"},
+		{"empty", func(o Options) { _ = os.Truncate(o.segment(1), 0) }, 1, "the header is cut off"},
+		{"zeros", func(o Options) { patch(t, o.segment(1), 0, make([]byte, 16*sectorSize)) }, 1, "header: checksum does not match"},
+		{"record in the middle gone", func(o Options) { patch(t, o.segment(1), at, make([]byte, sectorSize)) }, 1,
+			fmt.Sprintf("record at byte %d, entry 7: it is incomplete, and another one follows it", at)},
+		{"record in the middle changed", func(o Options) { patch(t, o.segment(1), at+100, []byte("?")) }, 1,
+			fmt.Sprintf("record at byte %d, entry 7: checksum does not match", at)},
+		{"part of a record gone", func(o Options) { patch(t, o.segment(2), 2*sectorSize, make([]byte, sectorSize)) }, 2,
+			"record at byte 512, entry 31: it is incomplete, and something follows it"},
+		{"record in another place", func(o Options) {
+			data, _ := os.ReadFile(o.segment(1))
+			patch(t, o.segment(1), after, data[at:after])
+		}, 1, fmt.Sprintf("record at byte %d, entry 11: record 4 does not follow record 4", after)},
+		{"sector of something else", func(o Options) { patch(t, o.segment(1), at, []byte("text")) }, 1,
+			fmt.Sprintf("record at byte %d, entry 7: a sector begins with 0x74", at)},
+		{"the last record gone, which raft.db knows", func(o Options) { patch(t, o.segment(2), end, make([]byte, sectorSize)) }, 2,
+			"it ends with record 6, but RAFTDB knows of record 7: the entries from 201 on are missing"},
+		{"something far behind the end", func(o Options) { patch(t, o.segment(2), end+3*sectorSize, []byte{markMore, 1}) }, 2,
+			""}, // as if written by a record whose beginning is missing
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := killed(t, d)
+			tt.damage(o)
+			file := o.logFile()
+			if tt.file > 0 {
+				file = o.segment(uint64(tt.file))
+			}
+			if tt.want == "" {
+				wantLog(t, openMember(t, o).LogStore(), entriesOf(1, 203, 1))
+				return
+			}
+			want := file + " is damaged: " + strings.ReplaceAll(tt.want, "RAFTDB", o.logFile())
+			before := treeHash(t, o.DataDir)
+			_, err := Open(o)
+			if !errors.Is(err, ErrDamaged) || !strings.HasPrefix(err.Error(), want) {
+				t.Fatalf("Open = %v, want %s", err, want)
+			}
+			r, vErr := Verify(o.DataDir, "")
+			if vErr != nil || len(r.Problems) != 1 || r.Problems[0].Error() != err.Error() {
+				t.Errorf("Verify = %v, %v, want the same problem", r.Problems, vErr)
+			}
+			if _, sErr := Summarize(o.DataDir, ""); !errors.Is(sErr, ErrDamaged) {
+				t.Errorf("Summarize = %v", sErr)
+			}
+			if _, rErr := readAll(t, o); rErr == nil || rErr.Error() != err.Error() {
+				t.Errorf("ReadLog = %v, want the same problem", rErr)
+			}
+			if treeHash(t, o.DataDir) != before {
+				t.Error("something was changed")
+			}
+		})
+	}
+	// The same directory without damage.
+	o := killed(t, d)
+	k := openMember(t, o)
+	wantLog(t, k.LogStore(), entriesOf(1, 203, 1))
+	if term := number(t, k.StableStore(), "CurrentTerm"); term != 8 {
+		t.Errorf("CurrentTerm = %d, want 8", term)
+	}
+	// A raft.db and a journal of the same moment are a state that once was, and cannot be told from it.
+	wantLog(t, openMember(t, past["after the vote"]).LogStore(), entriesOf(1, 6, 1))
+}
+
+// fullFiles has room for so many bytes.
+type fullFiles struct {
+	osFiles
+	mu   sync.Mutex
+	room int64
+}
+
+type fullFile struct {
+	journalFile
+	files *fullFiles
+}
+
+func (f *fullFiles) create(path string) (journalFile, error) {
+	file, err := f.osFiles.create(path)
+	return &fullFile{file, f}, err
+}
+
+func (f *fullFile) WriteAt(b []byte, at int64) (int, error) {
+	f.files.mu.Lock()
+	defer f.files.mu.Unlock()
+	if f.files.room -= int64(len(b)); f.files.room < 0 {
+		return 0, &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
+	}
+	return f.journalFile.WriteAt(b, at)
+}
+
+// A disk that is full ends the member, which loses nothing.
+func TestJournalDiskFull(t *testing.T) {
+	for _, room := range []int64{0, 1 * sectorSize, 17 * sectorSize, 20 * sectorSize, 60 * sectorSize} {
+		for _, inBackground := range []bool{false, true} {
+			t.Run(fmt.Sprintf("room=%d/background=%v", room, inBackground), func(t *testing.T) {
+				var reported []error
+				o := Options{DataDir: t.TempDir(), NoSync: true, journal: manual(), OnFailure: func(err error) { reported = append(reported, err) }}
+				o.journal.manual = !inBackground
+				o.journal.files = &fullFiles{osFiles: osFiles{true}, room: room}
+				d := openMember(t, o)
+				l := d.LogStore()
+				var stored uint64
+				var err error
+				for err == nil && stored < 1000 {
+					if err = l.StoreLogs(entriesOf(stored+1, stored+1, 1)); err == nil {
+						stored++
+					}
+				}
+				if !errors.Is(err, syscall.ENOSPC) || !strings.HasPrefix(err.Error(), "write to "+d.wal("journal-")) {
+					t.Fatalf("StoreLogs = %v, want no space left", err)
+				}
+				if again := l.StoreLogs(entriesOf(stored+1, stored+1, 1)); again == nil || again.Error() != err.Error() {
+					t.Errorf("StoreLogs after it = %v, want the same", again)
+				}
+				if set := d.StableStore().Set([]byte("k"), []byte("v")); set == nil || set.Error() != err.Error() {
+					t.Errorf("Set after it = %v, want the same", set)
+				}
+				if len(reported) != 1 || reported[0].Error() != err.Error() {
+					t.Errorf("OnFailure got %v, want %v once", reported, err)
+				}
+				wantLog(t, l, entriesOf(1, stored, 1)) // reading goes on
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+				o.journal = journalOptions{}
+				wantLog(t, openMember(t, o).LogStore(), entriesOf(1, stored, 1))
+			})
+		}
+	}
+}
+
+// stuckFiles holds back the next write.
+type stuckFiles struct {
+	osFiles
+	release chan struct{}
+}
+
+type stuckFile struct {
+	journalFile
+	files *stuckFiles
+}
+
+func (s *stuckFiles) create(path string) (journalFile, error) {
+	f, err := s.osFiles.create(path)
+	return &stuckFile{f, s}, err
+}
+
+func (s *stuckFile) Sync() error {
+	if s.files.release != nil {
+		<-s.files.release
+	}
+	return s.journalFile.Sync()
+}
+
+func TestJournalStall(t *testing.T) {
+	stalled := make(chan string, 10)
+	stuck := &stuckFiles{osFiles: osFiles{true}}
+	o := Options{DataDir: t.TempDir(), NoSync: true, journal: manual(), OnStall: func(op string, _ time.Duration) { stalled <- op }}
+	o.journal.files = stuck
+	d := openMember(t, o)
+	mustStore(t, d.LogStore(), entriesOf(1, 1, 1))
+	stuck.release = make(chan struct{})
+	d.log.watchdog.limit = time.Millisecond
+	done := make(chan error)
+	go func() { done <- d.LogStore().StoreLogs(entriesOf(2, 2, 1)) }()
+	if op := <-stalled; op != "append" {
+		t.Errorf("OnStall(%q), want append", op)
+	}
+	close(stuck.release)
+	if err := <-done; err != nil {
+		t.Errorf("StoreLogs = %v", err)
+	}
+	wantLog(t, d.LogStore(), entriesOf(1, 2, 1))
+}
+
+// moved waits until all entries are in raft.db.
+func moved(t *testing.T, l *LogStore) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		l.mu.RLock()
+		waiting, failed := len(l.pending), l.failed
+		l.mu.RUnlock()
+		if waiting == 0 && failed == nil {
+			return
+		}
+		if failed != nil || time.Now().After(deadline) {
+			t.Fatalf("%d records were not moved, %v", waiting, failed)
+		}
+	}
+}
+
+// Entries go into raft.db when no more come, and then nothing happens any more.
+func TestMoveWhenIdle(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true})
+	l := d.LogStore()
+	mustStore(t, l, entriesOf(1, 5, 1))
+	moved(t, l)
+	mustStore(t, l, entriesOf(6, 9, 1))
+	moved(t, l)
+	before := treeHash(t, d.opts.DataDir)
+	time.Sleep(2 * moveIdle) // nothing to wait for: nothing should happen
+	if treeHash(t, d.opts.DataDir) != before {
+		t.Error("an idle log writes")
+	}
+	if l.head.last != 9 {
+		t.Errorf("raft.db ends with entry %d, want 9", l.head.last)
+	}
+	wantLog(t, l, entriesOf(1, 9, 1))
+}
+
+// Appends, reads, deletions, settings and restarts, with everything in the background.
+func TestJournalSoak(t *testing.T) {
+	o := Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1 << 16, journal: journalOptions{firstSegment: 1 << 14, maxSegment: 1 << 17}}
+	d := openMember(t, o)
+	const rounds, perRound, batch = 3, 6000, 30
+	next := uint64(1)
+	terms := map[uint64]uint64{} // of each entry that is there
+	var first uint64
+	for round := uint64(1); round <= rounds; round++ {
+		l := d.LogStore()
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		for reader := range uint64(2) {
+			wg.Go(func() {
+				for n := reader; ; n++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					first, _ := l.FirstIndex()
+					last, _ := l.LastIndex()
+					if first == 0 || last < first {
+						continue // between the two calls everything was deleted
+					}
+					index := first + n*7919%(last-first+1)
+					var got raft.Log
+					err := l.GetLog(index, &got)
+					now, _ := l.FirstIndex()
+					end, _ := l.LastIndex()
+					if err == raft.ErrLogNotFound && (index < now || index > end || end < last || round > 0 && now > first) {
+						continue
+					}
+					if err != nil && err != raft.ErrLogNotFound || err == nil && (got.Index != index || !sameEntry(&got, entry(index, got.Term))) {
+						t.Errorf("GetLog(%d) = %+v, %v with %d..%d", index, got, err, first, last)
+						return
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for n := uint64(1); ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := d.StableStore().SetUint64([]byte("CurrentTerm"), round<<32|n); err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		for i := 0; i < perRound; i += batch {
+			mustStore(t, l, entriesOf(next, next+batch-1, round))
+			for j := next; j < next+batch; j++ {
+				terms[j] = round
+			}
+			if first == 0 {
+				first = next
+			}
+			next += batch
+			switch i / batch % 50 {
+			case 20: // the beginning, mostly in raft.db, then mostly in the journal
+				max := first + (next-first)*uint64(1+i%3)/4
+				saveSnapshot(t, d, terms[max], max, "so that the log may be cut")
+				if err := l.DeleteRange(first, max); err != nil {
+					t.Fatal(err)
+				}
+				first = max + 1
+			case 40: // the end
+				if err := l.DeleteRange(next-batch-5, next+100); err != nil {
+					t.Fatal(err)
+				}
+				next -= batch + 5
+			}
+		}
+		close(stop)
+		wg.Wait()
+		want := func(l *LogStore) {
+			t.Helper()
+			var logs []*raft.Log
+			for i := first; i < next; i++ {
+				logs = append(logs, entry(i, terms[i]))
+			}
+			wantLog(t, l, logs)
+		}
+		want(l)
+		if round%2 == 0 {
+			moved(t, l)
+		}
+		d = reopen(t, d)
+		want(d.LogStore())
+		wantFiles(t, d.opts.WALDir, logFile)
+		if term := number(t, d.StableStore(), "CurrentTerm"); term>>32 != round {
+			t.Errorf("CurrentTerm = %x after round %d", term, round)
+		}
+	}
+}
+
+// A member that is killed again and again, at any moment of its work, has what it has stored.
+func TestJournalKilledAgain(t *testing.T) {
+	o := Options{DataDir: t.TempDir(), NoSync: true, journal: manual()}
+	var want []*raft.Log
+	for round := uint64(1); round <= 12; round++ {
+		d := openMember(t, o)
+		wantLog(t, d.LogStore(), want)
+		for i := range round % 5 {
+			last := uint64(len(want))
+			more := entriesOf(last+1, last+1+10*i, round)
+			mustStore(t, d.LogStore(), more)
+			want = append(want, more...)
+			if round%3 == i {
+				if _, err := d.LogStore().moveSome(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		o = killed(t, d)
+	}
+	wantLog(t, openMember(t, o).LogStore(), want)
+}
+
+// What is stored is what was given, whatever becomes of the slice.
+func TestJournalSliceReused(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: manual()})
+	logs := make([]*raft.Log, 2)
+	for i := uint64(1); i < 20; i += 2 {
+		logs[0], logs[1] = entry(i, 1), entry(i+1, 1)
+		mustStore(t, d.LogStore(), logs)
+	}
+	wantLog(t, d.LogStore(), entriesOf(1, 20, 1))
+	wantLog(t, reopen(t, d).LogStore(), entriesOf(1, 20, 1))
+}
+
+// An entry that is changed in memory after it was stored is noticed before it gets into raft.db.
+func TestJournalEntryChanged(t *testing.T) {
+	var reported error
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual(), OnFailure: func(err error) { reported = err }})
+	logs := entriesOf(1, 2, 1)
+	mustStore(t, d.LogStore(), logs)
+	logs[1].Data[0] ^= 1
+	err := moveAll(d.LogStore())
+	if err == nil || !strings.Contains(err.Error(), "entries 1 to 2 were changed after they had been stored") || reported == nil {
+		t.Errorf("move = %v, OnFailure %v", err, reported)
+	}
+	o := killed(t, d)
+	wantLog(t, openMember(t, o).LogStore(), entriesOf(1, 2, 1))
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	logs := entriesOf(7, 12, 3)
+	logs[0].Data, logs[1].Data = nil, []byte{}
+	logs[2].Data, logs[3].Extensions = make([]byte, 3000), bytes.Repeat([]byte{markRecord}, 700)
+	logs[4].Type, logs[4].Term = raft.LogConfiguration, 1<<63
+	logs[5].AppendedAt = time.Time{}
+	r := &record{number: 9, before: 1, serial: 1 << 40, prev: 77, logs: logs}
+	r.last = r.prev
+	for _, e := range logs {
+		r.last = sealOf(e, r.last)
+	}
+	payload := r.encode(nil)
+	if len(payload) > recordSize(logs) {
+		t.Errorf("%d bytes, recordSize says %d", len(payload), recordSize(logs))
+	}
+	framed := frame(nil, payload)
+	for i := 0; i < len(framed); i += sectorSize {
+		if framed[i] == 0 {
+			t.Errorf("sector %d has no mark", i/sectorSize)
+		}
+	}
+	got, err := decodeRecord(unframe(framed)[:len(payload)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.number != 9 || got.before != 1 || got.serial != 1<<40 || got.prev != 77 || got.last != r.last || got.seal != r.seal || !sameLogs(got.logs, logs) {
+		t.Errorf("record = %+v, want %+v", got, r)
+	}
+	if got.logs[0].Data != nil || got.logs[1].Data == nil || !got.logs[5].AppendedAt.IsZero() {
+		t.Error("nil, empty or no time has become something else")
+	}
+}
+
+// Whatever a segment holds, it is read or refused; nothing panics, and nothing is read that was not
+// written.
+func FuzzReadJournal(f *testing.F) {
+	d := openMember(f, Options{DataDir: f.TempDir(), NoSync: true, journal: manual()})
+	mustStore(f, d.LogStore(), entriesOf(1, 2, 1))
+	if err := moveAll(d.LogStore()); err != nil {
+		f.Fatal(err)
+	}
+	mustStore(f, d.LogStore(), entriesOf(3, 20, 1))
+	mustStore(f, d.LogStore(), entriesOf(21, 22, 1))
+	whole, err := os.ReadFile(d.LogStore().journal.current())
+	if err != nil {
+		f.Fatal(err)
+	}
+	h := d.LogStore().head
+	path := filepath.Join(f.TempDir(), logFile)
+	f.Add(uint16(0), []byte{}, false)
+	f.Add(uint16(sectorSize), make([]byte, sectorSize), false)
+	f.Add(uint16(2*sectorSize), make([]byte, 6*sectorSize), false)
+	f.Add(uint16(2*sectorSize+1), []byte{255, 255, 255, 63}, true)
+	f.Add(uint16(2*sectorSize+9+36), []byte{255, 255, 255, 255, 1}, true)
+	f.Fuzz(func(t *testing.T, at uint16, patch []byte, reseal bool) {
+		data := bytes.Clone(whole)
+		copy(data[int(at)%len(data):], patch)
+		if reseal { // so that what is behind the checksum is reached
+			rest := data[2*sectorSize:]
+			payload := unframe(rest)
+			if n := int(order.Uint32(payload)); n >= recordFixed && n <= len(payload) {
+				order.PutUint32(payload[4:], recordSeal(payload[:n]))
+				copy(rest, frame(nil, payload[:n]))
+			}
+		}
+		if err := os.WriteFile(segmentPath(path, h.journal.segment), data, fileMode); err != nil {
+			t.Fatal(err)
+		}
+		c, err := readJournal(path, h)
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) || strings.Contains(err.Error(), "runtime error") {
+				t.Fatal(err)
+			}
+			return
+		}
+		next := uint64(3)
+		for _, r := range c.records {
+			for _, e := range r.logs {
+				if e.Index != next || (!reseal && !sameEntry(e, entry(next, 1))) {
+					t.Fatalf("entry %d = %+v", next, *e)
+				}
+				next++
+			}
+		}
+	})
+}
