@@ -189,6 +189,42 @@ var journalLife = []struct {
 	{"store 51", store(51, 51, 3), func(m *model) { m.logs = entriesOf(23, 51, 3) }},
 }
 
+// A journal that is begun again and again, with files that come back after they were deleted.
+func TestCrashFirstSegment(t *testing.T) {
+	const most = 12
+	empty := t.TempDir()
+	if err := openMember(t, Options{DataDir: empty, NoSync: true}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for first := 6; first < most; first++ {
+		for second := 6; second < most; second++ {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(empty)); err != nil {
+				t.Fatal(err)
+			}
+			var stored uint64
+			for _, at := range []int{first, second, -1} {
+				c := &crash{at: at, returns: true}
+				d, err := Open(c.options(dir))
+				if err != nil {
+					if errors.Is(err, errInjected) {
+						continue
+					}
+					t.Fatalf("crashes at %d, %d: %v", first, second, err)
+				}
+				wantLog(t, d.LogStore(), entriesOf(1, stored, 1))
+				if err := d.LogStore().StoreLogs(entriesOf(stored+1, stored+1, 1)); err == nil {
+					stored++
+				}
+				if err := d.Close(); err != nil && !errors.Is(err, errInjected) {
+					t.Fatal(err)
+				}
+			}
+			wantLog(t, openMember(t, Options{DataDir: dir, NoSync: true}).LogStore(), entriesOf(1, stored, 1))
+		}
+	}
+}
+
 func store(from, to, term uint64) func(*testing.T, *Dir) error {
 	return func(_ *testing.T, d *Dir) error { return d.LogStore().StoreLogs(entriesOf(from, to, term)) }
 }

@@ -354,6 +354,30 @@ func TestDamagedJournal(t *testing.T) {
 	wantLog(t, openMember(t, past["after the vote"]).LogStore(), entriesOf(1, 6, 1))
 }
 
+// A file that is mostly free pages is compacted while entries wait in the journal.
+func TestJournalCompaction(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual()})
+	l := d.LogStore()
+	logs := entriesOf(1, 1500, 1)
+	for _, e := range logs {
+		e.Data = append(e.Data, make([]byte, 2000)...)
+	}
+	mustStore(t, l, logs)
+	saveSnapshot(t, d, 1, 1490, "x")
+	if err := errors.Join(moveAll(l), l.DeleteRange(1, 1490)); err != nil {
+		t.Fatal(err)
+	}
+	mustStore(t, l, entriesOf(1501, 1510, 2))
+	o := killed(t, d)
+	o.compactAbove = 1 << 20
+	before := fileSize(t, o.logFile())
+	k := openMember(t, o)
+	if after := fileSize(t, o.logFile()); after >= before {
+		t.Errorf("size = %d, was %d", after, before)
+	}
+	wantLog(t, reopen(t, k).LogStore(), append(logs[1490:], entriesOf(1501, 1510, 2)...))
+}
+
 // fullFiles has room for so many bytes.
 type fullFiles struct {
 	osFiles

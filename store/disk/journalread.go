@@ -53,7 +53,10 @@ func readJournal(path string, h head) (*journalContents, error) {
 	if _, err := shielded(path, func() error { return r.read(live) }); err != nil {
 		return nil, err
 	}
-	c.next = h.journal.segment + uint64(len(live))
+	c.next = h.journal.segment
+	if len(live) > 0 {
+		c.next = live[len(live)-1] + 1
+	}
 	return &c, nil
 }
 
@@ -93,15 +96,15 @@ func (r *journalReader) read(live []uint64) error {
 	return nil
 }
 
-// unused checks that nothing but an empty segment is there: the one that was made next, before
-// raft.db could name it.
+// unused checks that nothing but empty segments are there, which were made before raft.db could
+// name them: one, and perhaps one more whose deletion at the next start did not reach the disk.
 func (r *journalReader) unused(live []uint64) error {
 	for _, number := range live {
 		s, err := readSegment(segmentPath(r.path, number), number)
 		if err != nil {
 			return err
 		}
-		if number != r.mark.segment || !isZero(s.data[sectorSize:]) {
+		if !isZero(s.data[sectorSize:]) {
 			return s.damaged("%s does not know of it: one of the two is of another member, or an old copy", r.path)
 		}
 	}
