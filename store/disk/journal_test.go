@@ -358,16 +358,16 @@ func TestDamagedJournal(t *testing.T) {
 func TestJournalCompaction(t *testing.T) {
 	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: manual()})
 	l := d.LogStore()
-	logs := entriesOf(1, 1500, 1)
+	logs := entriesOf(1, 4000, 1)
 	for _, e := range logs {
-		e.Data = append(e.Data, make([]byte, 2000)...)
+		e.Data = append(e.Data, make([]byte, 5000)...)
 	}
 	mustStore(t, l, logs)
-	saveSnapshot(t, d, 1, 1490, "x")
-	if err := errors.Join(moveAll(l), l.DeleteRange(1, 1490)); err != nil {
+	saveSnapshot(t, d, 1, 3990, "x")
+	if err := errors.Join(moveAll(l), l.DeleteRange(1, 3990)); err != nil {
 		t.Fatal(err)
 	}
-	mustStore(t, l, entriesOf(1501, 1510, 2))
+	mustStore(t, l, entriesOf(4001, 4010, 2))
 	o := killed(t, d)
 	o.compactAbove = 1 << 20
 	before := fileSize(t, o.logFile())
@@ -375,7 +375,7 @@ func TestJournalCompaction(t *testing.T) {
 	if after := fileSize(t, o.logFile()); after >= before {
 		t.Errorf("size = %d, was %d", after, before)
 	}
-	wantLog(t, reopen(t, k).LogStore(), append(logs[1490:], entriesOf(1501, 1510, 2)...))
+	wantLog(t, reopen(t, k).LogStore(), append(logs[3990:], entriesOf(4001, 4010, 2)...))
 }
 
 // fullFiles has room for so many bytes.
