@@ -198,10 +198,7 @@ func TestCrashFirstSegment(t *testing.T) {
 	}
 	for first := 6; first < most; first++ {
 		for second := 6; second < most; second++ {
-			dir := t.TempDir()
-			if err := os.CopyFS(dir, os.DirFS(empty)); err != nil {
-				t.Fatal(err)
-			}
+			dir := copyDir(t, empty)
 			var stored uint64
 			for _, at := range []int{first, second, -1} {
 				c := &crash{at: at, returns: true}
@@ -265,13 +262,7 @@ func TestCrashJournal(t *testing.T) {
 	if err := openMember(t, Options{DataDir: empty, NoSync: true}).Close(); err != nil {
 		t.Fatal(err)
 	}
-	newDir := func(t *testing.T) string {
-		dir := t.TempDir()
-		if err := os.CopyFS(dir, os.DirFS(empty)); err != nil {
-			t.Fatal(err)
-		}
-		return dir
-	}
+	newDir := func(t *testing.T) string { return copyDir(t, empty) }
 	count := &crash{at: -1}
 	dir := newDir(t)
 	_, want := live(t, count, dir)
