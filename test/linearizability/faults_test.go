@@ -317,7 +317,7 @@ func brokenDisk(inject string, who role) func(*troubleMaker, context.Context) {
 // farBehind keeps a follower away until so much has been written that it gets a snapshot. It goes on
 // running, or is started again.
 func farBehind(t *troubleMaker, ctx context.Context) {
-	if !t.snapshots {
+	if t.snapshots == 0 {
 		return // the log is too long then
 	}
 	nodes := t.present()
@@ -336,7 +336,7 @@ func farBehind(t *troubleMaker, ctx context.Context) {
 		back = n.m.Continue
 	}
 	defer back()
-	t.fill(ctx, others, 900)
+	t.fill(ctx, others, 10*t.snapshots+200)
 	sleep(ctx, 300*time.Millisecond) // in which snapshots are taken
 }
 

@@ -22,8 +22,10 @@ type plan struct {
 	size     int
 	duration time.Duration
 	// proxied says that members reach each other through a mesh, so that the network can fail, too.
-	proxied   bool
-	snapshots bool // every 50 commands
+	proxied bool
+	// snapshots is after how many commands a snapshot is taken. With 50 the log keeps 500 entries, with
+	// 10 it keeps 100; with 0, the default, members never fall behind what is kept.
+	snapshots uint64
 	bootstrap bool // members are killed while the cluster forms
 }
 
@@ -37,14 +39,16 @@ func newPlan(seed int64, size int, duration time.Duration) plan {
 	if size != 0 {
 		p.size = size
 	}
-	p.snapshots = seed%2 == 0
+	if seed%2 == 0 {
+		p.snapshots = []uint64{50, 10}[seed/2%2]
+	}
 	p.proxied = rng.IntN(4) != 0
 	p.bootstrap = rng.IntN(4) == 0
 	return p
 }
 
 func (p plan) String() string {
-	return fmt.Sprintf("seed %d: %d members, %v, proxied %t, many snapshots %t, killed during bootstrap %t",
+	return fmt.Sprintf("seed %d: %d members, %v, proxied %t, snapshots every %d, killed during bootstrap %t",
 		p.seed, p.size, p.duration, p.proxied, p.snapshots, p.bootstrap)
 }
 
@@ -213,8 +217,8 @@ func (r *run) setUp(rng *rand.Rand) {
 		Token: fmt.Sprintf("faults-%d", r.seed),
 		Dir:   filepath.Join(r.dir, "cluster"),
 	}
-	if r.snapshots {
-		options.Flags = append(options.Flags, "--snapshot-count=50")
+	if r.snapshots > 0 {
+		options.Flags = append(options.Flags, fmt.Sprintf("--snapshot-count=%d", r.snapshots))
 	}
 	r.c = cluster.New(r, options)
 	if r.proxied {
