@@ -33,18 +33,23 @@ type bench struct {
 // newBench makes a network, and the image if it is the first. Tests may run side by side.
 func newBench(t *testing.T, name string) *bench {
 	t.Helper()
+	b := &bench{t: t, prefix: prefix + os.Getenv(runVariable) + "-" + name + "-", ports: map[string]string{}}
+	b.image = prefix + os.Getenv(runVariable)
+	image.Do(func() {
+		if unable == nil {
+			b.build()
+		}
+	})
 	if unable != nil {
 		t.Skip(unable)
 	}
-	b := &bench{t: t, prefix: prefix + os.Getenv(runVariable) + "-" + name + "-", ports: map[string]string{}}
-	b.image = prefix + os.Getenv(runVariable)
-	image.Do(b.build)
 	b.net = b.prefix + "net"
 	b.docker("network", "create", b.net)
 	b.t.Cleanup(func() { b.docker("network", "rm", b.net) })
 	return b
 }
 
+// image guards the image, and unable while tests run.
 var image sync.Once
 
 // build makes the image as "make image" does, around the binary that TestMain has built.
@@ -58,6 +63,11 @@ func (b *bench) build() {
 		b.t.Fatal(err)
 	}
 	b.docker("build", "-q", "-t", b.image, "-f", filepath.Join(root, "configs/docker/Dockerfile.local"), dir)
+	// 125 says that the engine failed, and not the program.
+	var exit *exec.ExitError
+	if _, err := b.try("run", "--rm", b.image, "version"); errors.As(err, &exit) && exit.ExitCode() == 125 {
+		unable = fmt.Errorf("the engine cannot run containers: %w", err)
+	}
 }
 
 // name is what something of this test is called in the engine, and in the network.

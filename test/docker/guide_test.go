@@ -19,6 +19,11 @@ func TestGuide(t *testing.T) {
 	if !sandbox.Inside() {
 		t.Skip("the engine is not ours")
 	}
+	for _, tool := range []string{"bash", "curl", "sed"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
 	b.docker("tag", b.image, "quorate:local")
 	script := "set -eux\n" + commands(t, "docs/docker.md")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*deadline)

@@ -46,7 +46,8 @@ func run(m *testing.M) (code int, err error) {
 		}
 		stop, err := startEngine()
 		if err != nil {
-			return 1, err
+			unable = err
+			return m.Run(), nil
 		}
 		defer stop()
 		return m.Run(), nil
@@ -61,7 +62,8 @@ func run(m *testing.M) (code int, err error) {
 			return m.Run(), nil
 		}
 	}
-	dir, err := os.MkdirTemp("", "quorate-image-")
+	// A name that the next run knows, should this one be killed.
+	dir, err := os.MkdirTemp("", fmt.Sprintf("quorate-docker-%d-", os.Getpid()))
 	if err != nil {
 		return 1, err
 	}
@@ -75,6 +77,7 @@ func run(m *testing.M) (code int, err error) {
 		removeLeftovers()
 		os.Setenv(binaryVariable, binary)
 		os.Setenv(runVariable, name)
+		defer func() { _ = exec.Command("docker", "image", "rm", "-f", prefix+name).Run() }()
 		return m.Run(), nil
 	}
 	removeControlGroups(func(pid int) bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
