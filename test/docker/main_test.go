@@ -208,9 +208,9 @@ func removeControlGroups(ended func(pid int) bool) {
 			if err != nil || !ended(pid) {
 				continue
 			}
-			below, _ := filepath.Glob(group + "/*/")
+			below, _ := filepath.Glob(group + "/*")
 			for _, dir := range append(below, group) {
-				_ = os.Remove(dir) // fails while in use
+				_ = os.Remove(dir) // fails while in use, and for files
 			}
 		}
 	}
