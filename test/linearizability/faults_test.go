@@ -51,9 +51,15 @@ func (r *run) trouble() {
 
 func (r *run) troubleWith(ctx context.Context, stream uint64, faults []fault) {
 	t := &troubleMaker{run: r, rng: rand.New(rand.NewPCG(uint64(r.seed), stream))}
+	if len(r.only) > 0 {
+		faults = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return !slices.Contains(r.only, f.name) })
+	}
 	total := 0
 	for _, f := range faults {
 		total += f.weight
+	}
+	if total == 0 {
+		return
 	}
 	for {
 		sleep(ctx, t.between(200*time.Millisecond, 1500*time.Millisecond))

@@ -67,7 +67,7 @@ func (t *troubleMaker) remove(ctx context.Context, old *node, others []*node) bo
 	asked := false
 	removed := eachUntil(ctx, 10*time.Second, others, func(ctx context.Context, via *node) bool {
 		resp, err := via.m.ChangeMembers(ctx, http.MethodDelete, old.id)
-		asked = asked || err == nil && resp.Status != http.StatusServiceUnavailable
+		asked = asked || sent(err) && resp.Status != http.StatusServiceUnavailable
 		return err == nil && (resp.OK() || resp.Status == http.StatusGone)
 	})
 	if removed || !asked {

@@ -26,7 +26,8 @@ type plan struct {
 	// snapshots is after how many commands a snapshot is taken. With 50 the log keeps 500 entries, with
 	// 10 it keeps 100; with 0, the default, members never fall behind what is kept.
 	snapshots uint64
-	bootstrap bool // members are killed while the cluster forms
+	bootstrap bool     // members are killed while the cluster forms
+	only      []string // the faults to choose from; empty for all
 }
 
 // newPlan draws a plan. size 0 lets the seed decide.

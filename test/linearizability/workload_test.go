@@ -104,16 +104,21 @@ func request(o Op) (method, path, body string) {
 	return http.MethodPut, path, form.Encode()
 }
 
+// sent says whether a request that ended with an error may have reached a server.
+func sent(err error) bool {
+	var network *net.OpError
+	return !errors.As(err, &network) || network.Op != "dial"
+}
+
 // judge reads an answer. Whatever is not clear is Lost.
 func judge(o *Op, resp cluster.Response, err error) {
-	var dial *net.OpError
 	var refusal struct {
 		ErrorCode int    `json:"errorCode"`
 		Cause     string `json:"cause"`
 		Index     uint64 `json:"index"`
 	}
 	switch {
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case !sent(err):
 		o.Outcome, o.Cause = Unsent, err.Error()
 	case err != nil:
 		o.Outcome, o.Cause = Lost, err.Error()
