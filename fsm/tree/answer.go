@@ -57,6 +57,24 @@ func keyLen(n *Node) int {
 	return len(n.Key)
 }
 
+// size returns about how many bytes the answer takes as JSON, judged by its first nodes: a long listing
+// is then written into one piece of memory. A wrong guess only costs time.
+func (a *Answer) size() int {
+	const (
+		sample = 64
+		fields = 100 // names, punctuation and numbers of one node
+	)
+	n := min(len(a.below), sample)
+	if n < sample {
+		return 0
+	}
+	bytes := 0
+	for _, node := range a.below[:n] {
+		bytes += len(node.Key) + len(node.Value) + fields
+	}
+	return bytes/n*len(a.below) + bytes
+}
+
 // AppendJSON appends the answer as one line of JSON with its newline. Remaining lifetimes are shown
 // as of now, in Unix nanoseconds.
 func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
@@ -68,6 +86,7 @@ func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 	open := make([]opened, 1, 32)
 	open[0].node = a.Node
 
+	dst = slices.Grow(dst, a.size())
 	dst = append(dst, `{"action":"get","node":`...)
 	dst = appendFields(dst, a.Node, now, true)
 	closeOne := func(dst []byte) []byte {
