@@ -54,7 +54,7 @@ func (c *testCluster) node(i int, initial []Initial) *testNode {
 		DataDir:         c.t.TempDir(),
 		Initial:         initial,
 		Token:           "test",
-		ElectionTimeout: 500 * time.Millisecond,
+		ElectionTimeout: 700 * time.Millisecond,
 		EventHistory:    1000,
 		MaxSnapshots:    2,
 		StrictReconfig:  true,

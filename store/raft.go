@@ -32,9 +32,10 @@ const (
 func (s *Store) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = serverID(s.self)
-	c.HeartbeatTimeout = s.options.ElectionTimeout
+	// A follower looks for a missing leader at random moments, at worst three time-outs apart.
+	c.HeartbeatTimeout = s.options.ElectionTimeout * 3 / 4
 	c.ElectionTimeout = s.options.ElectionTimeout
-	c.LeaderLeaseTimeout = s.options.ElectionTimeout
+	c.LeaderLeaseTimeout = c.HeartbeatTimeout
 	c.CommitTimeout = min(50*time.Millisecond, s.options.ElectionTimeout/4)
 	// Raft counts entries, of which one holds many commands: snapshots are taken by takeSnapshots.
 	c.SnapshotThreshold = 1 << 40
