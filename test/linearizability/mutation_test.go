@@ -28,6 +28,7 @@ type mutation struct {
 
 var (
 	pausedLeader = []string{"pause the leader with readers waiting"}
+	slowTerms    = []string{"slow network", "slow follower", "kill -9 the leader", "pause the leader for 5 s"}
 	newLeaders   = []string{"kill -9 the leader", "stop the leader", "leader alone, connections reset", "connections of the leader reset",
 		"slow leader", "mute leader", "replace a member"}
 )
@@ -40,7 +41,7 @@ var mutations = []mutation{
 	{"read-verify-leader", "store/read.go",
 		"	needed := voters/2 + 1\n", "	if err := r.VerifyLeader().Error(); err != nil {\n		return 0, err\n	}\n	needed := 0 * voters\n", pausedLeader},
 	{"read-before-term", "store/read.go",
-		"r.State() != raft.Leader || s.readyTerm.Load() != term {", "r.State() != raft.Leader {", pausedLeader},
+		"r.State() != raft.Leader || s.readyTerm.Load() != term {", "r.State() != raft.Leader {", slowTerms},
 	{"apply-twice", "fsm/requests.go",
 		"if _, ok := o.applied[id.Sequence]; ok {", "if _, ok := o.applied[id.Sequence]; ok && false {", newLeaders},
 	{"snapshot-forgets-requests", "fsm/snapshot.go",
