@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/fsm/tree"
@@ -191,9 +190,80 @@ func decodeEntry(data []byte) (now int64, commands []Command, err error) {
 // CheckCommands says whether data is a run of whole commands, as AppendCommand writes them.
 // A leader asks before it takes commands from another member into its log.
 func CheckCommands(data []byte) error {
-	head := AppendEntry(nil, 0)
-	_, _, err := decodeEntry(append(slices.Clip(head), data...))
-	return err
+	for n := 1; len(data) > 0; n++ {
+		if len(data) < 4 {
+			return errTruncated
+		}
+		size := uint64(binary.LittleEndian.Uint32(data))
+		data = data[4:]
+		if size > uint64(len(data)) {
+			return errTruncated
+		}
+		if err := checkCommand(data[:size]); err != nil {
+			return fmt.Errorf("command %d: %w", n, err)
+		}
+		data = data[size:]
+	}
+	return nil
+}
+
+// checkCommand is decodeCommand for those who only want to know whether it succeeds. Writes, nearly
+// all there is, cost no memory.
+func checkCommand(b []byte) error {
+	d := decoder{b: b}
+	kind := Kind(d.byte())
+	if kind != KindWrite {
+		return decodeCommand(b, new(Command))
+	}
+	d.uint64()
+	d.uint64()
+	d.uvarint()
+	d.uvarint()
+	action, flags := tree.Action(d.byte()), d.byte()
+	if flags&flagTTL != 0 {
+		d.uvarint()
+	}
+	d.uvarint()
+	d.bytes()
+	path := d.bytes()
+	if d.failed {
+		return errTruncated
+	}
+	return checkWrite(action, path)
+}
+
+// checkWrite refuses what no write can be.
+func checkWrite(action tree.Action, path []byte) error {
+	switch action {
+	case tree.Set, tree.Create, tree.Update, tree.CompareAndSwap, tree.CompareAndDelete, tree.Delete:
+	default:
+		return fmt.Errorf("%v is no write", action)
+	}
+	if !cleanPath(path) {
+		return fmt.Errorf("path %q is not clean", path)
+	}
+	return nil
+}
+
+// cleanPath says whether tree.Clean would leave the path as it is.
+func cleanPath(path []byte) bool {
+	if len(path) == 0 || path[0] != '/' {
+		return false
+	}
+	if len(path) == 1 {
+		return true
+	}
+	for start := 1; start <= len(path); {
+		end := start
+		for end < len(path) && path[end] != '/' {
+			end++
+		}
+		if name := path[start:end]; len(name) == 0 || string(name) == "." || string(name) == ".." {
+			return false
+		}
+		start = end + 1
+	}
+	return true
 }
 
 func decodeCommand(b []byte, c *Command) error {
@@ -242,18 +312,14 @@ func decodeWrite(d *decoder, w *tree.Write) error {
 	}
 	w.PrevIndex = d.uvarint()
 	w.PrevValue = d.string()
-	w.Path = d.string()
+	path := d.bytes()
 	if d.failed {
 		return errTruncated
 	}
-	switch w.Action {
-	case tree.Set, tree.Create, tree.Update, tree.CompareAndSwap, tree.CompareAndDelete, tree.Delete:
-	default:
-		return fmt.Errorf("%v is no write", w.Action)
+	if err := checkWrite(w.Action, path); err != nil {
+		return err
 	}
-	if w.Path != tree.Clean(w.Path) {
-		return fmt.Errorf("path %q is not clean", w.Path)
-	}
+	w.Path = string(path)
 	w.Value = string(d.b)
 	return nil
 }
@@ -294,13 +360,15 @@ func (d *decoder) uvarint() uint64 {
 	return v
 }
 
-func (d *decoder) string() string {
+func (d *decoder) bytes() []byte {
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {
 		d.failed, d.b = true, nil
-		return ""
+		return nil
 	}
-	s := string(d.b[:n])
+	b := d.b[:n]
 	d.b = d.b[n:]
-	return s
+	return b
 }
+
+func (d *decoder) string() string { return string(d.bytes()) }

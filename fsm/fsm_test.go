@@ -352,6 +352,11 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		now, commands, err := decodeEntry(data)
+		if len(data) >= EntryHeadSize && data[0] == EntryVersion {
+			if check := CheckCommands(data[EntryHeadSize:]); (check == nil) != (err == nil) {
+				t.Fatalf("CheckCommands = %v, decodeEntry = %v", check, err)
+			}
+		}
 		if err != nil {
 			return
 		}
@@ -367,6 +372,14 @@ func FuzzDecodeEntry(f *testing.F) {
 		}
 		newMachine(t, 1).Apply(&raft.Log{Index: 1, Type: raft.LogCommand, Data: data})
 	})
+}
+
+func TestCleanPath(t *testing.T) {
+	for _, p := range []string{"", "/", "//", "/a", "/a/", "a", "/a//b", "/.", "/..", "/a/.", "/a/../b", "/...", "/.a", "/a/b.", "/a/./b", "/ü/\xff", "/a/.."} {
+		if got, want := cleanPath([]byte(p)), p == tree.Clean(p); got != want {
+			t.Errorf("cleanPath(%q) = %v, want %v", p, got, want)
+		}
+	}
 }
 
 func FuzzRestore(f *testing.F) {

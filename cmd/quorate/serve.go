@@ -124,10 +124,10 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 }
 
 // saveMemory lets the garbage collector run sooner than Go's default of 100: most of a server's memory
-// are keys, which live long, and half as much again beside them is enough. GOGC has the last word.
+// are keys, which live long, and less than half as much again beside them is enough. GOGC has the last word.
 func saveMemory() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(40)
 	}
 }
 

@@ -21,9 +21,9 @@ type Response struct {
 // maxDigits is what the length of a body needs at most.
 const maxDigits = 20
 
-// maxPooled is the size above which a buffer is left to the garbage collector: one large listing
-// must not keep its memory for ever.
-const maxPooled = 64 << 10
+// maxPooled is the size above which a buffer is not used again. Those below are given up by the pool
+// when the garbage collector runs, so a large listing keeps its memory only while others follow.
+const maxPooled = 4 << 20
 
 var responses = sync.Pool{New: func() any { return &Response{b: make([]byte, 0, 1<<10)} }}
 
