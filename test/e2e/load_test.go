@@ -27,6 +27,8 @@ type load struct {
 	acked   map[string]write  // by key
 	owners  map[uint64]string // key by its modifiedIndex
 	faults  []string          // broken promises
+	latest  time.Time         // of an acknowledgement
+	gap     time.Duration     // the longest time between two, for the log: speed is not judged here
 }
 
 // write is an acknowledged one.
@@ -107,6 +109,11 @@ func (l *load) acknowledge(m *cluster.Member, key, value string, resp cluster.Re
 	}
 	l.owners[index] = key
 	l.acked[key] = write{value, index}
+	now := time.Now()
+	if !l.latest.IsZero() {
+		l.gap = max(l.gap, now.Sub(l.latest))
+	}
+	l.latest = now
 	return max(index, last)
 }
 
@@ -140,6 +147,7 @@ func (l *load) stop() {
 func (l *load) verify(c *cluster.Cluster) {
 	l.t.Helper()
 	l.stop()
+	l.t.Logf("%d writes acknowledged, the longest time without one was %v", l.count(), l.gap.Round(time.Millisecond))
 	c.WaitReady()
 	c.WaitEqual()
 	l.mu.Lock()
