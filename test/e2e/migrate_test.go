@@ -14,6 +14,36 @@ import (
 	"github.com/quorate/quorate/internal/cluster"
 )
 
+// TestMigrateEachMember moves all members of a cluster one after the other, each with a copy of its directory, while
+// writes come in: nobody changes its ID, and nothing is lost.
+func TestMigrateEachMember(t *testing.T) {
+	t.Parallel()
+	c := start(t, 3)
+	l := startLoad(t, c, "/load")
+	for i, m := range c.Members {
+		l.progress(30)
+		id := c.ID(m)
+		m.Stop()
+		copied := filepath.Join(c.Dir(), fmt.Sprintf("copied%d", i))
+		if err := os.CopyFS(copied, os.DirFS(m.DataDir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(m.DataDir); err != nil {
+			t.Fatal(err)
+		}
+		m.DataDir = copied
+		m.Move()
+		changeMembers(t, others(c, m)[0], http.StatusNoContent, http.MethodPut, id, m.PeerURL)
+		m.Start()
+		c.WaitReady()
+		if now := c.ID(m); now != id {
+			t.Errorf("the ID of %s is now %s, was %s", m.Name, now, id)
+		}
+	}
+	l.progress(30)
+	l.verify(c)
+}
+
 // TestMigrate moves a member to another address with a copy of its directory, while writes come in: it stays the
 // member it was, the cluster can be written to all the time, and nothing is lost. Both orders of announcing the
 // new address and starting there end well, for a follower and for the leader.
