@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -345,16 +346,46 @@ func (s *Store) announce() bool {
 			"member", formatID(s.self), "recorded", strings.Join(recorded, ","), "listen", strings.Join(s.options.ListenPeerURLs, ","))
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.requestTimeout())
-	defer cancel()
-	result, err := s.pipeline.propose(ctx, &fsm.Command{Kind: fsm.KindUpdateMember, Change: fsm.Change{ID: s.self, PeerURLs: advertised}})
+	// No leader reaches this member at its old address, so it does not know of one: it asks the
+	// members that it can reach.
+	payload, err := json.Marshal(fsm.Change{ID: s.self, PeerURLs: advertised})
+	if err != nil {
+		s.log.Error("this member's new peer URLs cannot be told", "error", err)
+		return true
+	}
+	for _, m := range s.membership().Members {
+		if m.ID == s.self {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), s.requestTimeout())
+		_, err = s.peers.Call(ctx, m.ID, kindMoved, payload)
+		cancel()
+		if err == nil {
+			break
+		}
+		s.log.Debug("this member's new peer URLs were not taken", "by", formatID(m.ID), "error", err)
+	}
 	if err != nil {
 		return false
 	}
-	if result.Err != nil {
-		s.log.Error("the cluster refuses this member's new peer URLs", "peerURLs", strings.Join(advertised, ","), "error", result.Err)
-		return true
-	}
 	s.log.Info("this member has moved, and told the cluster", "from", strings.Join(recorded, ","), "to", strings.Join(advertised, ","))
 	return true
+}
+
+// moved records new peer URLs of the member that asks for it.
+func (s *Store) moved(ctx context.Context, from uint64, payload []byte) error {
+	var change fsm.Change
+	if err := json.Unmarshal(payload, &change); err != nil {
+		return err
+	}
+	if change.ID != from {
+		return errBadFrame // a member speaks for itself only
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.requestTimeout())
+	defer cancel()
+	result, err := s.pipeline.propose(ctx, &fsm.Command{Kind: fsm.KindUpdateMember, Change: fsm.Change{ID: change.ID, PeerURLs: change.PeerURLs}})
+	if err != nil {
+		return err
+	}
+	return result.Err
 }

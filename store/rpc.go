@@ -25,6 +25,8 @@ const (
 	kindReadIndex peer.Kind = 5
 	// kindStatus asks how far the member is: a peerStatus in JSON.
 	kindStatus peer.Kind = 6
+	// kindMoved asks a member to have the sender's new peer URLs recorded: a fsm.Change in JSON.
+	kindMoved peer.Kind = 8
 )
 
 // peerStatus is what a member tells the leader, which promotes it when it has caught up.
@@ -71,6 +73,8 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 			return nil, err
 		}
 		return binary.LittleEndian.AppendUint64(nil, index), nil
+	case kindMoved:
+		return nil, s.moved(ctx, from, payload)
 	case kindStale:
 		return nil, s.stale(payload)
 	case kindStatus:
