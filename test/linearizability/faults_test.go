@@ -430,6 +430,39 @@ func unfinishedBusiness(t *troubleMaker, ctx context.Context) {
 	}
 }
 
+// noWitness lets a leader with a slow disk write with just enough others, kills all of these, and lets the
+// leader go on with those that were away. What was acknowledged is on its disk, or lost.
+func noWitness(t *troubleMaker, ctx context.Context) {
+	nodes := t.present()
+	if len(nodes) < 3 {
+		return
+	}
+	l := t.pick(leader)[0]
+	others := slices.DeleteFunc(nodes, func(n *node) bool { return n == l })
+	t.rng.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	away, with := others[:len(others)/2], others[len(others)/2:]
+	for _, n := range away {
+		n.m.Pause()
+		defer n.m.Continue()
+	}
+	limited, cancel := context.WithTimeout(ctx, t.between(300*time.Millisecond, 1500*time.Millisecond))
+	defer cancel()
+	t.strace(limited, l, "fdatasync:delay_enter=900000")
+	var all sync.WaitGroup
+	for _, n := range append(with, l) {
+		all.Go(func() { t.stop(n, syscall.SIGKILL) })
+	}
+	all.Wait()
+	for _, n := range away {
+		n.m.Continue()
+	}
+	t.startAgain(l)
+	sleep(ctx, t.between(2*time.Second, 4*time.Second))
+	for _, n := range with {
+		t.startAgain(n)
+	}
+}
+
 var processFaults = []fault{
 	{"kill -9 the leader", 4, stopping(syscall.SIGKILL, leader)},
 	{"kill -9 a follower", 3, stopping(syscall.SIGKILL, follower)},
@@ -457,5 +490,6 @@ var processFaults = []fault{
 	{"full disk of a follower", 1, brokenDisk("pwrite64:error=ENOSPC", follower)},
 	{"a follower falls far behind", 6, farBehind},
 	{"leader with writes under way deposed", 3, unfinishedBusiness},
+	{"all that have a write killed", 3, noWitness},
 	{"replace a member", 2, replace},
 }

@@ -26,6 +26,7 @@ var (
 	clustersFlag = flag.Int("clusters", 2, "how many runs go on at a time")
 	outFlag      = flag.String("out", filepath.Join(os.TempDir(), "quorate-faults"), "where runs leave what they found")
 	keepFlag     = flag.Bool("keep", false, "keep what good runs leave, too")
+	faultsFlag   = flag.String("faults", "", "the faults to choose from, by name, separated by semicolons; empty for all")
 	historyFlag  = flag.String("history", "", "check this history again instead of running anything")
 )
 
@@ -69,7 +70,11 @@ func TestFaults(t *testing.T) {
 			places <- struct{}{}
 			all.Go(func() {
 				dir := filepath.Join(*outFlag, fmt.Sprintf("seed-%d-%d", seed, os.Getpid()))
-				results <- execute(newPlan(seed, *membersFlag, *durationFlag), dir)
+				p := newPlan(seed, *membersFlag, *durationFlag)
+				if *faultsFlag != "" {
+					p.only = strings.Split(*faultsFlag, ";")
+				}
+				results <- execute(p, dir)
 				<-places
 			})
 		}
