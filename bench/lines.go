@@ -7,9 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,11 +19,30 @@ type target struct {
 	addrs   []string
 }
 
+// at returns the target with one of its addresses only.
+func (t *target) at(m *cluster.Member) *target {
+	return &target{cluster: t.cluster, addrs: []string{addrOf(m)}}
+}
+
+func addrOf(m *cluster.Member) string { return strings.TrimPrefix(m.ClientURL, "http://") }
+
+// goal is what a figure is to reach. The zero goal is none.
+type goal struct {
+	ratio           float64 // times better than the first system
+	atMost, atLeast float64 // for the figure itself
+	bounded         bool    // atMost counts, even if it is 0
+}
+
+func ratio(n float64) goal   { return goal{ratio: n} }
+func atMost(n float64) goal  { return goal{atMost: n, bounded: true} }
+func atLeast(n float64) goal { return goal{atLeast: n} }
+
 // value is one figure of one measurement. Its suffix tells apart the figures of a line that has several.
 type value struct {
 	suffix, unit string
 	number       float64
 	lowerBetter  bool
+	goal         goal
 }
 
 // line is one thing to measure.
@@ -34,39 +50,50 @@ type line struct {
 	name     string
 	run      func(*progress, config, *target) []value
 	baseline func(*progress) *target // something to compare both systems with; nil for none
+	rounds   int                     // at most so many, because it takes long; 0 for as many as there are
 }
 
 // group is a set of lines measured on one pair of clusters, or each on fresh ones.
 type group struct {
 	nodes int
 	fresh bool
+	flags []string // Quorate's only
+	needs string   // a flag that Quorate may not have; without it the group is left out
 	lines []line
 }
 
 const (
 	valueSize = 128
-	keyCount  = 10_000 // keys that the write lines choose from
-	listCount = 5_000  // keys in the directory that the list line reads
+	keyCount  = 10_000   // keys that the write lines choose from
+	listCount = 5_000    // keys in the directory that the short list line reads
+	largeSize = 64 << 10 // bytes of the large values
 )
 
-var text = strings.Repeat("v", valueSize)
+var (
+	text  = strings.Repeat("v", valueSize)
+	large = strings.Repeat("v", largeSize)
+)
 
 func groups(c config) []group {
 	return []group{
 		{nodes: 1, lines: []line{
-			putLine(1, 1), putLine(1, 64), putLine(1, 256), getLine(1), listLine(), watchLine(),
+			putLine(1, 1, 1), putLine(1, 64, 1.5), putLine(1, 256, 1.5),
+			getLine(1), listLine(listCount), listLine(c.listed), fanOutLine(c),
 		}},
 		{nodes: 3, lines: []line{
-			putLine(3, 1), putLine(3, 64), putLine(3, 256), getLine(3), quorumLine(), mixedLine(),
+			latencyLine("leader", "", 1/0.7), latencyLine("follower", "", 1/0.8),
+			putLine(3, 64, 3), putLine(3, 256, 3), largeLine(), getLine(3), quorumLine(), mixedLine(), idleLine(),
 		}},
-		{nodes: 1, fresh: true, lines: []line{{
-			name: fmt.Sprintf("keys/nodes=1/keys=%d", c.keys),
-			run:  manyKeys,
-		}}},
+		{nodes: 3, flags: []string{"--log-store=wal"}, needs: "--log-store", lines: []line{
+			latencyLine("leader", "/log-store=wal", 1/0.5), latencyLine("follower", "/log-store=wal", 1/0.6),
+		}},
+		{nodes: 1, fresh: true, lines: []line{watchedKeysLine(c), expiryLine(c), authLine(), idleRestartLine()}},
+		{nodes: 3, fresh: true, lines: []line{leaderKillLine(), rollingRestartLine()}},
+		{nodes: 1, fresh: true, lines: []line{manyKeysLine(c)}},
 	}
 }
 
-func perSecond(n float64) []value { return []value{{unit: "req/s", number: n}} }
+func perSecond(n float64, g goal) []value { return []value{{unit: "req/s", number: n, goal: g}} }
 
 // must ends the run when a measurement failed: a rate with errors in it means nothing.
 func must(tb *progress, what string, err error) {
@@ -75,45 +102,68 @@ func must(tb *progress, what string, err error) {
 	}
 }
 
-// put is a write to one of keyCount keys.
-func put() []byte {
-	return request("PUT", fmt.Sprintf("/v2/keys/bench/%05d", rand.IntN(keyCount)), "value="+text)
-}
+// set is a write of a value to a key.
+func set(key, value string) []byte { return request("PUT", "/v2/keys"+key, "value="+value) }
 
-func putLine(nodes, conns int) line {
+// put is a write to one of keyCount keys.
+func put() []byte { return set(fmt.Sprintf("/bench/%05d", rand.IntN(keyCount)), text) }
+
+func putLine(nodes, conns int, times float64) line {
 	name := fmt.Sprintf("put/nodes=%d/value=%dB/conns=%d", nodes, valueSize, conns)
 	return line{name: name, run: func(tb *progress, c config, t *target) []value {
 		n, err := load{t.addrs, conns, func(int, int) []byte { return put() }}.runFor(c.duration)
 		must(tb, name, err)
-		return perSecond(n)
+		return perSecond(n, ratio(times))
+	}}
+}
+
+// latencyLine measures single writes, one after the other, at the leader or at a follower.
+func latencyLine(at, suffix string, times float64) line {
+	name := "put-latency/nodes=3/at=" + at + suffix
+	return line{name: name, run: func(tb *progress, c config, t *target) []value {
+		m := t.cluster.WaitLeader()
+		if at == "follower" {
+			m = t.cluster.Followers()[0]
+		}
+		took, err := load{t.at(m).addrs, 1, func(int, int) []byte { return put() }}.latencies(c.duration)
+		must(tb, name, err)
+		return []value{
+			{suffix: "/p50", unit: "ms", number: quantile(took, 0.5), lowerBetter: true, goal: ratio(times)},
+			{suffix: "/p99", unit: "ms", number: quantile(took, 0.99), lowerBetter: true},
+		}
+	}}
+}
+
+// largeLine writes large values to a few keys.
+func largeLine() line {
+	name := fmt.Sprintf("put/nodes=3/value=%dB/conns=16", largeSize)
+	return line{name: name, run: func(tb *progress, c config, t *target) []value {
+		n, err := load{t.addrs, 16, func(i, _ int) []byte { return set(fmt.Sprintf("/large/%d", i), large) }}.runFor(c.duration)
+		must(tb, name, err)
+		return []value{{unit: "MB/s", number: n * largeSize / 1e6, goal: ratio(1.5)}}
 	}}
 }
 
 // prepare writes one key before a read line.
 func prepare(tb *progress, t *target) {
 	if t.cluster != nil {
-		must(tb, "write the key to read", load{t.addrs[:1], 1, func(_, n int) []byte {
-			if n > 0 {
-				return nil
-			}
-			return request("PUT", "/v2/keys/one", "value="+text)
-		}}.runAll())
+		must(tb, "write the key to read", once(t.addrs[0], set("/one", text), surely))
 		t.cluster.WaitEqual()
 	}
 }
 
-func readLine(name, path string) line {
+func readLine(name, path string, times float64) line {
 	return line{name: name, run: func(tb *progress, c config, t *target) []value {
 		prepare(tb, t)
 		req := request("GET", path, "")
 		n, err := load{t.addrs, 64, func(int, int) []byte { return req }}.runFor(c.duration)
 		must(tb, name, err)
-		return perSecond(n)
+		return perSecond(n, ratio(times))
 	}}
 }
 
 func getLine(nodes int) line {
-	l := readLine(fmt.Sprintf("get/nodes=%d/conns=64", nodes), "/v2/keys/one")
+	l := readLine(fmt.Sprintf("get/nodes=%d/conns=64", nodes), "/v2/keys/one", 1.6)
 	if nodes == 1 {
 		l.baseline = bareServer
 	}
@@ -121,7 +171,7 @@ func getLine(nodes int) line {
 }
 
 func quorumLine() line {
-	return readLine("get-quorum/nodes=3/conns=64", "/v2/keys/one?quorum=true")
+	return readLine("get-quorum/nodes=3/conns=64", "/v2/keys/one?quorum=true", 3.5)
 }
 
 func mixedLine() line {
@@ -136,34 +186,43 @@ func mixedLine() line {
 			return get
 		}}.runFor(c.duration)
 		must(tb, name, err)
-		return perSecond(n)
+		return perSecond(n, ratio(2))
 	}}
 }
 
-func listLine() line {
-	name := fmt.Sprintf("list/nodes=1/keys=%d/conns=8", listCount)
+// listLine reads a tree of n keys in one request.
+func listLine(n int) line {
+	name := fmt.Sprintf("list/nodes=1/keys=%d/conns=2", n)
+	dir := fmt.Sprintf("/list%d", n)
 	ready := map[*target]bool{}
 	return line{name: name, run: func(tb *progress, c config, t *target) []value {
 		if !ready[t] {
-			must(tb, name, fill(t, "/list", listCount))
+			must(tb, name, fill(t, dir, n))
 			ready[t] = true
 		}
-		req := request("GET", "/v2/keys/list?recursive=true", "")
-		n, err := load{t.addrs, 8, func(int, int) []byte { return req }}.runFor(c.duration)
+		req := request("GET", "/v2/keys"+dir+"?recursive=true", "")
+		took, err := load{t.addrs, 2, func(int, int) []byte { return req }}.latencies(c.duration)
 		must(tb, name, err)
-		return perSecond(n)
+		return []value{{unit: "ms", number: quantile(took, 0.5), lowerBetter: true, goal: ratio(5)}}
 	}}
 }
 
 // fill writes n keys, a hundred to a directory.
 func fill(t *target, dir string, n int) error {
-	const conns = 128
+	return fillWith(t, n, func(key int) []byte { return set(pathOf(dir, key), text) })
+}
+
+// pathOf is where fill puts its n-th key.
+func pathOf(dir string, n int) string { return fmt.Sprintf("%s/%04d/%02d", dir, n/100, n%100) }
+
+// fillWith sends n requests as fast as the target takes them.
+func fillWith(t *target, n int, request func(i int) []byte) error {
+	const conns = 256
 	return load{t.addrs, conns, func(i, k int) []byte {
-		key := k*conns + i
-		if key >= n {
-			return nil
+		if i += k * conns; i < n {
+			return request(i)
 		}
-		return request("PUT", fmt.Sprintf("/v2/keys%s/%04d/%02d", dir, key/100, key%100), "value="+text)
+		return nil
 	}}.runAll()
 }
 
@@ -187,112 +246,20 @@ func bareServer(tb *progress) *target {
 	return &target{addrs: []string{l.Addr().String()}}
 }
 
-// manyKeys fills a fresh member, looks at its memory, then kills it and times its return.
-func manyKeys(tb *progress, c config, t *target) []value {
-	m := t.cluster.Members[0]
-	before := residentBytes(tb, m.Pid())
-	began := time.Now()
-	must(tb, "fill", fill(t, "/many", c.keys))
-	filled := time.Since(began)
-	memory := float64(residentBytes(tb, m.Pid())-before) / float64(c.keys)
-
-	m.Kill()
-	last := request("GET", fmt.Sprintf("/v2/keys/many/%04d/%02d?quorum=true", (c.keys-1)/100, (c.keys-1)%100), "")
-	began = time.Now()
-	m.Start()
-	for {
-		err := once(t.addrs[0], last)
-		if err == nil {
-			break
-		}
-		if time.Since(began) > 5*time.Minute {
-			tb.Fatalf("%s does not serve after its restart: %v", m.Name, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	return []value{
-		{suffix: "/fill", unit: "req/s", number: float64(c.keys) / filled.Seconds()},
-		{suffix: "/memory", unit: "B/key", number: memory, lowerBetter: true},
-		{suffix: "/restart", unit: "ms", number: float64(time.Since(began).Milliseconds()), lowerBetter: true},
-	}
-}
-
-// once sends one request on a connection of its own; no answer in a second counts as none.
-func once(addr string, req []byte) error {
+// once sends one request on a connection of its own. It is an error if there is no answer in time.
+func once(addr string, req []byte, limit time.Duration) error {
 	c, err := dial(addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
 	return c.roundTrip(req)
 }
 
-func residentBytes(tb *progress, pid int) int {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	must(tb, "read the memory in use", err)
-	for l := range strings.Lines(string(status)) {
-		if kb, ok := strings.CutPrefix(l, "VmRSS:"); ok {
-			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(kb), " kB"))
-			must(tb, "read the memory in use", err)
-			return n << 10
-		}
-	}
-	tb.Fatalf("process %d has no VmRSS", pid)
-	return 0
-}
-
-// watchLine measures how long after the start of a PUT each of many stream watchers has its event.
-func watchLine() line {
-	return line{name: "watch-fan-out/nodes=1", run: func(tb *progress, c config, t *target) []value {
-		const writes = 20
-		delays := make([][]time.Duration, c.watchers)
-		sent := make([]time.Time, writes) // each set before the write that lets watchers read it
-		ready, got := make(chan struct{}, c.watchers), make(chan struct{}, c.watchers)
-		go func() {
-			for range c.watchers {
-				<-ready
-			}
-			for w := range writes {
-				sent[w] = time.Now()
-				if err := once(t.addrs[0], request("PUT", "/v2/keys/fan", "value="+text)); err != nil {
-					tb.Logf("write for the watchers: %v", err)
-				}
-				for range c.watchers {
-					<-got
-				}
-			}
-		}()
-		err := load{addrs: t.addrs, conns: c.watchers}.each(func(i int, cn *conn) error {
-			if err := cn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
-				return err
-			}
-			if _, err := cn.Write(request("GET", "/v2/keys/fan?wait=true&stream=true", "")); err != nil {
-				return err
-			}
-			if _, err := cn.readHead(); err != nil {
-				return err
-			}
-			ready <- struct{}{}
-			for w := range writes {
-				if _, err := cn.readChunk(); err != nil {
-					return err
-				}
-				delays[i] = append(delays[i], time.Since(sent[w]))
-				got <- struct{}{}
-			}
-			return nil
-		})
-		must(tb, "watch fan-out", err)
-		all := slices.Concat(delays...)
-		slices.Sort(all)
-		at := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))].Microseconds()) / 1000 }
-		suffix := fmt.Sprintf("/watchers=%d", c.watchers)
-		return []value{
-			{suffix: suffix + "/p50", unit: "ms", number: at(0.5), lowerBetter: true},
-			{suffix: suffix + "/p99", unit: "ms", number: at(0.99), lowerBetter: true},
-		}
-	}}
-}
+const (
+	soon   = time.Second     // for those who try again
+	surely = 2 * time.Minute // for those who do not
+)

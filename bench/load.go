@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -25,8 +26,14 @@ func dial(addr string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.SetDeadline(time.Now().Add(lineLimit)); err != nil {
+		return nil, err
+	}
 	return &conn{c, bufio.NewReaderSize(c, 4096)}, nil
 }
+
+// lineLimit bounds what is done on one connection: a server that hangs must not hang the run.
+const lineLimit = 4 * time.Minute
 
 // roundTrip sends a request and reads the whole answer. Any status but 2xx is an error.
 func (c *conn) roundTrip(request []byte) error {
@@ -91,15 +98,32 @@ func (c *conn) readChunk() (int, error) {
 	return int(n), err
 }
 
-// request makes the bytes of a request.
+// request makes the bytes of a request; a body is a form.
 func request(method, path, body string) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: bench\r\n", method, path)
-	if body != "" {
-		fmt.Fprintf(&b, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", len(body))
+	if body == "" {
+		return requestWith(method, path, body)
 	}
-	b.WriteString("\r\n" + body)
-	return b.Bytes()
+	return requestWith(method, path, body, "Content-Type: application/x-www-form-urlencoded")
+}
+
+// requestWith makes the bytes of a request with these headers.
+func requestWith(method, path, body string, headers ...string) []byte {
+	b := make([]byte, 0, 256+len(body))
+	b = append(b, method...)
+	b = append(b, ' ')
+	b = append(b, path...)
+	b = append(b, " HTTP/1.1\r\nHost: bench\r\n"...)
+	for _, h := range headers {
+		b = append(b, h...)
+		b = append(b, "\r\n"...)
+	}
+	if body != "" || method == "PUT" {
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, int64(len(body)), 10)
+		b = append(b, "\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	return append(b, body...)
 }
 
 // load is a number of connections, spread over the addresses, that each send one request after the other.
@@ -134,6 +158,42 @@ func (l load) runFor(d time.Duration) (perSecond float64, err error) {
 	}
 	return float64(total) / d.Seconds(), err
 }
+
+// latencies sends for a while, after a warm-up of a fifth of it, and returns how long each request took,
+// in order.
+func (l load) latencies(d time.Duration) ([]time.Duration, error) {
+	began := time.Now().Add(d / 5)
+	ends := began.Add(d)
+	each := make([][]time.Duration, l.conns)
+	err := l.each(func(i int, c *conn) error {
+		for n := 0; ; n++ {
+			start := time.Now()
+			if err := c.roundTrip(l.next(i, n)); err != nil {
+				return err
+			}
+			switch now := time.Now(); {
+			case now.After(ends):
+				return nil
+			case now.After(began):
+				each[i] = append(each[i], now.Sub(start))
+			}
+		}
+	})
+	all := slices.Concat(each...)
+	slices.Sort(all)
+	return all, err
+}
+
+// quantile returns in milliseconds the value below which a share q of the sorted durations lies; 0 if there
+// are none.
+func quantile(sorted []time.Duration, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return milliseconds(sorted[int(q*float64(len(sorted)-1))])
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // runAll sends until next is exhausted.
 func (l load) runAll() error {

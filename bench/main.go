@@ -6,20 +6,22 @@
 //
 //	go run ./bench                     every line, five rounds
 //	go run ./bench -only 'put|get'     some lines
+//	go run ./bench -quick              every line once and small, in about a minute
+//	go run ./bench -list               what lines there are
 //	go run ./bench -json > result.json for machines
-//	go run ./bench -docs docs          also writes docs/performance.md
 //
 // The load comes from this process over plain TCP connections with requests written by hand, since on
 // a small machine a comfortable HTTP client would be most of what is measured.
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"regexp"
 	"strings"
 	"time"
@@ -42,10 +44,23 @@ type config struct {
 	duration time.Duration
 	only     *regexp.Regexp
 	systems  []string
-	keys     int
-	watchers int
 	json     bool
-	docs     string
+	markdown bool
+	list     bool
+
+	// The sizes of single lines.
+	keys, listed, expiring, watchers int
+	// idle is how long an idle cluster is looked at.
+	idle time.Duration
+	// settle is how long a server is left alone so that it can end what it does by itself.
+	settle time.Duration
+}
+
+// hurry makes everything small: the figures mean little, but each line is run.
+func (c *config) hurry() {
+	c.rounds, c.duration = 1, 200*time.Millisecond
+	c.keys, c.listed, c.expiring, c.watchers = 1000, 1000, 1000, 100
+	c.idle, c.settle = 500*time.Millisecond, time.Second
 }
 
 func parse(args []string, stderr io.Writer) (config, error) {
@@ -56,18 +71,27 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	flags.DurationVar(&c.duration, "duration", 3*time.Second, "how long one throughput measurement lasts")
 	only := flags.String("only", "", "measure only lines whose name matches this `regexp`")
 	systems := flags.String("systems", "etcd,quorate", "what to measure, in this `list`: etcd, quorate; ratios compare the last with the first")
-	flags.IntVar(&c.keys, "keys", 200_000, "how many keys the memory and restart lines load")
-	flags.IntVar(&c.watchers, "watchers", 1000, "how many watchers the fan-out line has")
+	flags.IntVar(&c.keys, "keys", 1_000_000, "how many keys the lines about memory, restart and snapshots load")
+	flags.IntVar(&c.listed, "listed", 100_000, "how many keys the long list has")
+	flags.IntVar(&c.expiring, "expiring", 100_000, "how many keys expire in one second")
+	flags.IntVar(&c.watchers, "watchers", 10_000, "how many watchers there are")
+	flags.DurationVar(&c.idle, "idle", time.Minute, "how long an idle cluster is looked at")
+	flags.DurationVar(&c.settle, "settle", 10*time.Second, "how long a server is left alone before it is looked at")
+	quick := flags.Bool("quick", false, "run everything once and small, to see that it runs; wins over the flags for sizes")
 	flags.BoolVar(&c.json, "json", false, "print JSON instead of a table")
-	flags.StringVar(&c.docs, "docs", "", "also write performance.md into this `directory`")
+	flags.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
+	flags.BoolVar(&c.list, "list", false, "print the names of the lines and measure nothing")
 	if err := flags.Parse(args); err != nil {
 		return c, err
 	}
 	if flags.NArg() > 0 {
 		return c, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if c.rounds < 1 || c.duration <= 0 || c.keys < 1 || c.watchers < 1 {
-		return c, errors.New("-rounds, -duration, -keys and -watchers must be positive")
+	if *quick {
+		c.hurry()
+	}
+	if min(c.rounds, c.keys, c.listed, c.expiring, c.watchers) < 1 || min(c.duration, c.idle, c.settle) <= 0 {
+		return c, errors.New("numbers and durations must be positive")
 	}
 	var err error
 	if c.only, err = regexp.Compile(*only); err != nil {
@@ -87,6 +111,14 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if c.list {
+		for _, g := range groups(c) {
+			for _, l := range chosen(g.lines, c.only) {
+				fmt.Fprintln(stdout, l.name)
+			}
+		}
+		return nil
+	}
 	report := newReport(c)
 	err = withTB(stderr, func(tb *progress) {
 		defer cluster.Clean()
@@ -95,15 +127,14 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if c.docs != "" {
-		if err := os.WriteFile(filepath.Join(c.docs, "performance.md"), []byte(report.markdown()), 0o644); err != nil {
-			return err
-		}
-	}
-	if c.json {
+	switch {
+	case c.json:
 		return report.writeJSON(stdout)
+	case c.markdown:
+		_, err = io.WriteString(stdout, report.markdown())
+	default:
+		_, err = io.WriteString(stdout, report.table())
 	}
-	_, err = io.WriteString(stdout, report.table())
 	return err
 }
 
@@ -111,10 +142,15 @@ func run(args []string, stdout, stderr io.Writer) error {
 func measure(tb *progress, c config, report *report) {
 	for _, g := range groups(c) {
 		g.lines = chosen(g.lines, c.only)
-		if len(g.lines) == 0 {
-			continue
+		switch {
+		case len(g.lines) == 0:
+		case g.needs != "" && !hasFlag(tb, g.needs):
+			tb.Logf("left out, since this Quorate has no %s: %s", g.needs, g.lines[0].name)
+		case g.fresh:
+			measureFresh(tb, c, g, report)
+		default:
+			measureTogether(tb, c, g, report)
 		}
-		measureGroup(tb, c, g, report)
 	}
 }
 
@@ -128,27 +164,43 @@ func chosen(lines []line, only *regexp.Regexp) []line {
 	return out
 }
 
-func measureGroup(tb *progress, c config, g group, report *report) {
-	if g.fresh {
-		for _, l := range g.lines {
-			for round := range c.rounds {
-				for _, i := range order(len(c.systems), round) {
-					tb.scope(func() {
-						target := start(tb, c.systems[i], g.nodes)
-						record(tb, report, l, i, round, l.run(tb, c, target))
-					})
-				}
+// hasFlag says whether the help of quorate serve has a flag.
+func hasFlag(tb *progress, flag string) bool {
+	path, err := cluster.QuorateBinary()
+	must(tb, "build quorate", err)
+	help, _ := exec.Command(path, "serve", "--help").CombinedOutput() // what matters is what it says
+	return bytes.Contains(help, []byte(flag))
+}
+
+func (l line) roundsOf(c config) int {
+	if l.rounds > 0 {
+		return min(l.rounds, c.rounds)
+	}
+	return c.rounds
+}
+
+// measureFresh starts a cluster for each measurement, one system at a time.
+func measureFresh(tb *progress, c config, g group, report *report) {
+	for _, l := range g.lines {
+		for round := range l.roundsOf(c) {
+			for _, i := range order(len(c.systems), round) {
+				tb.scope(func() {
+					record(tb, report, l, i, round, l.run(tb, c, start(tb, c.systems[i], g)))
+				})
 			}
 		}
-		return
 	}
+}
+
+// measureTogether starts one cluster of each system and measures them in turn.
+func measureTogether(tb *progress, c config, g group, report *report) {
 	tb.scope(func() {
 		var targets []*target
 		for _, s := range c.systems {
-			targets = append(targets, start(tb, s, g.nodes))
+			targets = append(targets, start(tb, s, g))
 		}
 		for _, l := range g.lines {
-			for round := range c.rounds {
+			for round := range l.roundsOf(c) {
 				for _, i := range order(len(targets), round) {
 					record(tb, report, l, i, round, l.run(tb, c, targets[i]))
 				}
@@ -175,16 +227,21 @@ func order(n, round int) []int {
 func record(tb *progress, report *report, l line, system, round int, values []value) {
 	for _, v := range values {
 		report.add(l, v, system)
-		tb.Logf("round %d  %-34s %-8s %12.1f %s", round+1, l.name+v.suffix, report.systemName(system), v.number, v.unit)
+		tb.Logf("%s  round %d  %-52s %-8s %12.1f %s", time.Now().Format(time.TimeOnly), round+1,
+			l.name+v.suffix, report.systemName(system), v.number, v.unit)
 	}
 }
 
-func start(tb *progress, system string, nodes int) *target {
-	cl := cluster.Start(tb, cluster.Options{Kind: cluster.Kind(system), Size: nodes})
+func start(tb *progress, system string, g group) *target {
+	options := cluster.Options{Kind: cluster.Kind(system), Size: g.nodes}
+	if options.Kind == cluster.Quorate {
+		options.Flags = g.flags
+	}
+	cl := cluster.Start(tb, options)
 	cl.WaitLeader()
 	t := &target{cluster: cl}
-	for _, u := range cl.Endpoints() {
-		t.addrs = append(t.addrs, strings.TrimPrefix(u, "http://"))
+	for _, m := range cl.Members {
+		t.addrs = append(t.addrs, addrOf(m))
 	}
 	return t
 }

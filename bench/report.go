@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,6 +40,30 @@ type row struct {
 	Medians map[string]float64 `json:"medians"`
 	// Ratio says how many times better the last system is than the first.
 	Ratio float64 `json:"ratio,omitempty"`
+	// Goal says what is to be reached, and Met whether it is. Without a goal both are empty.
+	Goal string `json:"goal,omitempty"`
+	Met  *bool  `json:"met,omitempty"`
+
+	goal goal
+}
+
+// judge compares what was measured with the goal.
+func (r *row) judge(last float64) {
+	var met bool
+	switch g := r.goal; {
+	case g.ratio > 0:
+		r.Goal = fmt.Sprintf("%.2f times", g.ratio)
+		met = r.Ratio >= g.ratio
+	case g.atLeast > 0:
+		r.Goal = fmt.Sprintf("at least %v %s", g.atLeast, r.Unit)
+		met = last >= g.atLeast
+	case r.LowerBetter && g.bounded:
+		r.Goal = fmt.Sprintf("at most %v %s", g.atMost, r.Unit)
+		met = last <= g.atMost
+	default:
+		return
+	}
+	r.Met = &met
 }
 
 func newReport(c config) *report {
@@ -65,7 +90,7 @@ func (r *report) add(l line, v value, system int) {
 	if i < 0 {
 		i = len(r.Lines)
 		r.Lines = append(r.Lines, &row{Name: name, Unit: v.unit, LowerBetter: v.lowerBetter,
-			Values: map[string][]float64{}, Medians: map[string]float64{}})
+			Values: map[string][]float64{}, Medians: map[string]float64{}, goal: v.goal})
 	}
 	row, s := r.Lines[i], r.systemName(system)
 	row.Values[s] = append(row.Values[s], v.number)
@@ -79,6 +104,7 @@ func (r *report) add(l line, v value, system int) {
 	default:
 		row.Ratio = last / first
 	}
+	row.judge(last)
 }
 
 func median(values []float64) float64 {
@@ -102,24 +128,29 @@ func (r *report) cells() [][]string {
 	for i := range r.Systems {
 		head = append(head, r.systemName(i))
 	}
-	out := [][]string{append(head, "times better", "net/http")}
+	out := [][]string{append(head, "net/http", "times better", "goal", "met")}
 	for _, l := range r.Lines {
 		c := []string{l.Name, l.Unit}
 		for i := range r.Systems {
-			c = append(c, number(l.Medians[r.systemName(i)]))
+			c = append(c, l.median(r.systemName(i)))
 		}
-		ratio := "-"
+		ratio, met := "-", "-"
 		if l.Ratio > 0 {
 			ratio = fmt.Sprintf("%.2f", l.Ratio)
 		}
-		out = append(out, append(c, ratio, number(l.Medians["net/http"])))
+		if l.Met != nil {
+			met = map[bool]string{true: "yes", false: "no"}[*l.Met]
+		}
+		out = append(out, append(c, l.median("net/http"), ratio, cmp.Or(l.Goal, "-"), met))
 	}
 	return out
 }
 
-func number(v float64) string {
+// median shows the median of a system, if there is one.
+func (r *row) median(system string) string {
+	v, ok := r.Medians[system]
 	switch {
-	case v == 0:
+	case !ok:
 		return "-"
 	case v < 100:
 		return fmt.Sprintf("%.1f", v)
@@ -139,8 +170,7 @@ func (r *report) table() string {
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Performance\n\nWritten by `go run ./bench -docs docs`; do not edit. Medians of %d rounds of %s, both systems on one\n"+
-		"machine at the same time (%s), the load generator on it too. What counts is the ratio.\n\n", r.Rounds, r.Duration, r.Machine)
+	fmt.Fprintf(&b, "Medians of %d rounds of %s; %s.\n\n", r.Rounds, r.Duration, r.Machine)
 	for i, c := range r.cells() {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(c, " | "))
 		if i == 0 {
