@@ -70,13 +70,27 @@ type Config struct {
 	MaxWALs uint
 	// CORS is --cors: the origins that browsers may call from. "*" alone means any.
 	CORS []string
-	// MaxRequestBytes is --max-request-bytes: the largest form body accepted, in bytes.
-	MaxRequestBytes uint64
 	// EventHistory is --event-history: how many past events a watch can go back to.
 	EventHistory uint
 	// DiskStallLimit is --disk-stall-limit: how long one write may hang before the process gives
 	// up. 0 waits for ever.
 	DiskStallLimit time.Duration
+
+	// MaxRequestBytes is --max-request-bytes: the largest body accepted, in bytes.
+	MaxRequestBytes uint64
+	// MaxHeaderBytes is --max-header-bytes: the largest head of a request, in bytes.
+	MaxHeaderBytes uint64
+	// MaxConnections is --max-connections: how many clients may be connected. 0 leaves it to the limit
+	// of open files, which bounds it in any case.
+	MaxConnections uint64
+	// MaxConnectionsPerAddress is --max-connections-per-address. 0 means three quarters of all.
+	MaxConnectionsPerAddress uint64
+	// MaxWatchers is --max-watchers: how many watches there may be. 0 means any number.
+	MaxWatchers uint64
+	// MaxWatchersPerAddress is --max-watchers-per-address. 0 means three quarters of all.
+	MaxWatchersPerAddress uint64
+	// MinFreeDisk is --min-free-disk: with less free space writes are refused.
+	MinFreeDisk Space
 
 	// InitialAdvertisePeerURLs is --initial-advertise-peer-urls; used on the first start only.
 	InitialAdvertisePeerURLs URLs
@@ -155,10 +169,17 @@ func Default() Config {
 		MaxSnapshots:      5,
 		MaxWALs:           5,
 		CORS:              []string{"*"},
-		// A form body of up to 10 MiB is what etcd accepts on /v2/keys.
+		EventHistory:      100_000,
+		DiskStallLimit:    30 * time.Second,
+
+		// These two are etcd's on /v2/keys.
 		MaxRequestBytes: 10 << 20,
-		EventHistory:    100_000,
-		DiskStallLimit:  30 * time.Second,
+		MaxHeaderBytes:  1 << 20,
+		// An idle connection takes about 10 KiB, a watch 25 KiB: together at most some 2 GiB.
+		MaxConnections: 50_000,
+		MaxWatchers:    50_000,
+		// What the log may need until snapshots have shortened it.
+		MinFreeDisk: Space{Bytes: 64 << 20},
 
 		InitialAdvertisePeerURLs: URLs{"http://localhost:2380"},
 		InitialClusterState:      StateNew,

@@ -44,6 +44,17 @@ func (c *Config) Validate() error {
 	if c.MaxRequestBytes == 0 || c.MaxRequestBytes > 1<<30 {
 		return refusef("--max-request-bytes[%d] should be at least 1 and at most %d", c.MaxRequestBytes, 1<<30)
 	}
+	if c.MaxHeaderBytes < minHeaderBytes || c.MaxHeaderBytes > 1<<30 {
+		return refusef("--max-header-bytes[%d] should be at least %d and at most %d", c.MaxHeaderBytes, minHeaderBytes, 1<<30)
+	}
+	for _, limit := range []struct {
+		name            string
+		all, perAddress uint64
+	}{{"connections", c.MaxConnections, c.MaxConnectionsPerAddress}, {"watchers", c.MaxWatchers, c.MaxWatchersPerAddress}} {
+		if limit.all > maxCount || limit.perAddress > maxCount {
+			return refusef("--max-%s[%d] and --max-%s-per-address[%d] should be at most %d", limit.name, limit.all, limit.name, limit.perAddress, maxCount)
+		}
+	}
 	if err := validateServiceURL(c.DiscoveryServiceURL); err != nil {
 		return err
 	}
@@ -59,6 +70,13 @@ func (c *Config) Validate() error {
 	}
 	return nil
 }
+
+const (
+	// minHeaderBytes lets through what the fast loop in front of net/http takes.
+	minHeaderBytes = 4 << 10
+	// maxCount is far above what one process can have of anything.
+	maxCount = 1 << 24
+)
 
 func (c *Config) validateTimes() error {
 	if c.HeartbeatInterval <= 0 {

@@ -180,6 +180,16 @@ func duration(name string, field func(*settings) *time.Duration, usage string) o
 	}
 }
 
+func space(name string, field func(*settings) *Space, usage string) option {
+	return option{name: name, kind: kindString, usage: usage,
+		set: func(s *settings, v string) (err error) {
+			*field(s), err = ParseSpace(v)
+			return err
+		},
+		show: func(s *settings) string { return quoted(field(s).String()) },
+	}
+}
+
 func urls(name string, field func(*settings) *URLs, usage string) option {
 	return option{name: name, kind: kindList, usage: usage,
 		set: func(s *settings, v string) (err error) {

@@ -43,6 +43,11 @@ func serve(t testing.TB, server *httpd.Server) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, server, l)
+}
+
+func serveOn(t testing.TB, server *httpd.Server, l net.Listener) *run {
+	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {

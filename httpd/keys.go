@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/httpd/plain"
 )
 
@@ -31,7 +32,9 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, method method, key
 	var form string
 	var formErr error
 	if method.hasForm() && !c.over() {
-		form, formErr = readForm(r, s.opts.MaxRequestBytes)
+		if form, formErr = readForm(r, s.opts.MaxRequestBytes); formErr == errTooLarge {
+			s.limits.CountRefused(limit.Body)
+		}
 	}
 	s.parse(&c, key, r.URL.RawQuery, form, formErr)
 	if !trusted {
@@ -40,7 +43,7 @@ func (s *Server) keys(w http.ResponseWriter, r *http.Request, method method, key
 	if !c.over() {
 		if c.watches() {
 			if s.watch(w, r, &c) {
-				return http.StatusOK
+				return c.status
 			}
 		} else {
 			if c.method != methodGET && c.method != methodHEAD {

@@ -139,6 +139,9 @@ func (s *Server) readPeerURLs(w http.ResponseWriter, r *http.Request) ([]string,
 		return &api.StatusError{Status: http.StatusBadRequest, Message: err.Error()}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes))
+	if tooLong := s.bodyTooLong(err); tooLong != nil {
+		return nil, tooLong
+	}
 	if err != nil {
 		return nil, badRequest(err)
 	}

@@ -101,6 +101,9 @@ func newMetrics(reg *prometheus.Registry, s *Server) *metrics {
 	m.healthSuccess = counter("etcd_server_health_success", "Answers of /health that said healthy.")
 	m.healthFailures = counter("etcd_server_health_failures", "Answers of /health that said unhealthy.")
 	reg.MustRegister(memberCollector{s})
+	if err := s.limits.Register(reg); err != nil {
+		s.log.Warn("metrics left out", "error", err)
+	}
 
 	// Other servers in the process may share the registry's process metrics.
 	for _, c := range []prometheus.Collector{

@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/httpd/limit"
 )
 
 const keysPrefix = "/v2/keys"
@@ -23,6 +24,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.active.Add(-1)
 
 	s.cors.apply(w.Header(), r)
+	if limit.Refuse(w, r) {
+		return
+	}
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusOK)
 		return

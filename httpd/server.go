@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/httpd/plain"
 )
 
@@ -23,7 +24,7 @@ type Options struct {
 	// after 5s + 2 × ElectionTimeout gets code 300, as in etcd (spec errors 3).
 	ElectionTimeout time.Duration
 	// MaxRequestBytes bounds the body of a request. Zero means 10 MiB, the limit of etcd. A longer
-	// form is refused with code 210, never with 413.
+	// form under /v2/keys is refused with 400 and code 210, as in etcd, any other body with 413.
 	MaxRequestBytes int64
 	// CORS lists the origins that browsers may call from, compared as text. Empty, or with "*" in
 	// it, it means every origin, the default of etcd 3.4 (spec config 7).
@@ -56,6 +57,8 @@ type Options struct {
 	IdleTimeout time.Duration
 	// MaxHeaderBytes bounds the head of a request; more is answered with 431. Zero means 1 MiB.
 	MaxHeaderBytes int
+	// Limits bounds connections, of listeners that it has wrapped, and watchers. Nil means no limits.
+	Limits *limit.Limits
 	// OnlyNetHTTP leaves all requests to net/http. Otherwise plain ones under /v2/keys are read and
 	// answered by package plain, to the same effect in less time.
 	OnlyNetHTTP bool
@@ -78,6 +81,9 @@ func (o *Options) setDefaults() {
 	if o.MaxHeaderBytes == 0 {
 		o.MaxHeaderBytes = 1 << 20
 	}
+	if o.Limits == nil {
+		o.Limits = limit.New(limit.Options{})
+	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
@@ -92,6 +98,7 @@ type Server struct {
 	log     hclog.Logger
 	timeout time.Duration // of writes and quorum reads
 	limit   timeLimit
+	limits  *limit.Limits
 	cors    corsPolicy
 	router  *mux.Router
 	metrics *metrics
@@ -132,6 +139,7 @@ func NewServer(opts Options, backend Backend) *Server {
 		log:     opts.Logger,
 		timeout: 5*time.Second + 2*opts.ElectionTimeout,
 		cors:    newCORSPolicy(opts.CORS),
+		limits:  opts.Limits,
 	}
 	s.limit.timeout = s.timeout
 	s.stopping, s.stop = context.WithCancel(context.Background())
@@ -149,6 +157,7 @@ func NewServer(opts Options, backend Backend) *Server {
 		WriteTimeout:   opts.ReadTimeout + slowestWork*s.timeout + opts.WriteTimeout,
 		IdleTimeout:    opts.IdleTimeout,
 		MaxHeaderBytes: opts.MaxHeaderBytes,
+		ConnContext:    limit.ConnContext,
 		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}
 	s.plain = plain.New(plain.Config{
@@ -160,6 +169,8 @@ func NewServer(opts Options, backend Backend) *Server {
 		WriteTimeout:  opts.WriteTimeout,
 		IdleTimeout:   opts.IdleTimeout,
 		ErrorLog:      s.http.ErrorLog,
+		Leave:         func(c net.Conn) bool { return limit.RefusalOf(c) != nil },
+		HeadTooLong:   s.headTooLong,
 	})
 	return s
 }

@@ -15,9 +15,18 @@ import (
 // It ends after one event, or with stream=true when the client goes away, when the client was too
 // slow and has got all that was queued for it, or when the server stops.
 //
-// It returns false if it could not begin. What to answer is in c then.
+// It returns false if it could not begin. What to answer is in c then, unless there are too many watchers,
+// which it answers itself.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) bool {
 	s.metrics.watchRequests.Inc()
+	done, refusal := s.limits.Watch(r.RemoteAddr)
+	if refusal != nil {
+		c.status = refusal.Status
+		s.metrics.failed(c.method, c.status)
+		refusal.Write(w)
+		return true
+	}
+	defer done()
 	watcher, err := c.member.Tree().Watch(c.path, c.recursive, c.stream, c.waitIndex)
 	if err != nil {
 		s.refuse(c, err)

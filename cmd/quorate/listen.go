@@ -6,19 +6,23 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/quorate/quorate/configs"
+	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/internal/certs"
 )
 
-// reservedFiles are the open files that the server itself may need. The rest of the limit is for
-// connections of clients (spec config 3).
+// reservedFiles are the open files that the server itself may need: for its data, other members, the
+// metrics URLs, and clients that it has to refuse. The rest of the limit is for connections of clients
+// (spec config 3).
 const reservedFiles = 150
+
+// metricsConnections is how many connections the metrics URLs have, apart from those of clients.
+const metricsConnections = 20
 
 // listeners are the open sockets of a server.
 type listeners struct {
@@ -30,30 +34,28 @@ type listeners struct {
 }
 
 // openListeners opens what the configuration names; the peer URLs only for a member. On an error
-// nothing stays open.
-func openListeners(cfg *configs.Config, certificates *certificates, member bool) (*listeners, error) {
+// nothing stays open. Only connections of clients are limited: other members and whoever watches over
+// this one get through when it has too many clients.
+func openListeners(cfg *configs.Config, log hclog.Logger, certificates *certificates, limits *limit.Limits, member bool) (*listeners, error) {
 	ls := &listeners{}
-	if err := ls.open(cfg, certificates, member); err != nil {
+	if err := ls.open(cfg, log, certificates, limits, member); err != nil {
 		ls.close()
 		return nil, err
 	}
 	return ls, nil
 }
 
-func (ls *listeners) open(cfg *configs.Config, certificates *certificates, member bool) error {
-	slots, err := connectionSlots()
-	if err != nil {
+func (ls *listeners) open(cfg *configs.Config, log hclog.Logger, certificates *certificates, limits *limit.Limits, member bool) (err error) {
+	patient := func(l net.Listener) net.Listener { return limit.Patient(l, log.Warn, nil) }
+	if ls.client, err = listen(cfg.ListenClientURLs, certificates.client, limits.Listener); err != nil {
 		return err
 	}
-	limit := func(l net.Listener) net.Listener { return newLimitedListener(l, slots) }
-	if ls.client, err = listen(cfg.ListenClientURLs, certificates.client, limit); err != nil {
-		return err
-	}
-	if ls.metrics, err = listen(cfg.ListenMetricsURLs, certificates.client, limit); err != nil {
+	aside := limit.New(limit.Options{Connections: metricsConnections, ConnectionsPerAddress: metricsConnections, Logger: log})
+	if ls.metrics, err = listen(cfg.ListenMetricsURLs, certificates.client, aside.Listener); err != nil {
 		return err
 	}
 	if member {
-		if ls.peer, err = listen(cfg.ListenPeerURLs, certificates.peer, nil); err != nil {
+		if ls.peer, err = listen(cfg.ListenPeerURLs, certificates.peer, patient); err != nil {
 			return err
 		}
 	}
@@ -73,9 +75,7 @@ func listen(urls configs.URLs, source *certs.Source, wrap func(net.Listener) net
 		if err != nil {
 			return open, err
 		}
-		if wrap != nil {
-			l = wrap(l)
-		}
+		l = wrap(l)
 		if u.Scheme == "https" {
 			l = source.Listen(l)
 		}
@@ -105,7 +105,7 @@ func (ls *listeners) serve(log hclog.Logger, serve func(net.Listener) error, han
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", handler)
 	mux.Handle("/health", handler)
-	ls.aside = &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
+	ls.aside = &http.Server{Handler: limit.Handler(mux), ConnContext: limit.ConnContext, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute}
 	for _, l := range ls.metrics {
 		go run(l, ls.aside.Serve)
 		log.Info("serving metrics", "address", l.Addr().String())
@@ -124,65 +124,34 @@ func (ls *listeners) close() {
 	}
 }
 
-// connectionSlots raises the limit of open files to what is allowed, and returns a place for each
-// connection that this leaves to clients.
-func connectionSlots() (chan struct{}, error) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+// newLimits returns what clients may take of this process: what the configuration says, and no more
+// connections than the limit of open files leaves, which is raised to what is allowed.
+func newLimits(cfg *configs.Config, log hclog.Logger) (*limit.Limits, error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
-	if limit.Cur < limit.Max {
-		raised := unix.Rlimit{Cur: limit.Max, Max: limit.Max}
+	if files.Cur < files.Max {
+		raised := unix.Rlimit{Cur: files.Max, Max: files.Max}
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err == nil {
-			limit = raised
+			files = raised
 		}
 	}
-	if limit.Cur <= reservedFiles {
-		return nil, fmt.Errorf("file descriptor limit[%d] of this process is too low, and should be set higher than %d", limit.Cur, reservedFiles)
+	if files.Cur <= reservedFiles {
+		return nil, fmt.Errorf("file descriptor limit[%d] of this process is too low, and should be set higher than %d", files.Cur, reservedFiles)
 	}
-	return make(chan struct{}, min(limit.Cur-reservedFiles, 1<<24)), nil
-}
-
-// limitedListener accepts connections as long as there is a place for one more; others wait.
-type limitedListener struct {
-	net.Listener
-	slots  chan struct{} // shared with other listeners
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newLimitedListener(l net.Listener, slots chan struct{}) *limitedListener {
-	return &limitedListener{Listener: l, slots: slots, closed: make(chan struct{})}
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
+	connections := cfg.MaxConnections
+	if most := files.Cur - reservedFiles; connections == 0 || connections > most {
+		if connections > 0 {
+			log.Info("the limit of open files bounds the connections of clients", "files", files.Cur, "connections", most)
+		}
+		connections = min(most, 1<<24)
 	}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &limitedConn{Conn: conn, slots: l.slots}, nil
-}
-
-func (l *limitedListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-// limitedConn gives its place back when it is closed.
-type limitedConn struct {
-	net.Conn
-	slots chan struct{}
-	once  sync.Once
-}
-
-func (c *limitedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { <-c.slots })
-	return err
+	return limit.New(limit.Options{
+		Connections:           int(connections),
+		ConnectionsPerAddress: int(cfg.MaxConnectionsPerAddress),
+		Watchers:              int(cfg.MaxWatchers),
+		WatchersPerAddress:    int(cfg.MaxWatchersPerAddress),
+		Logger:                log.Named("http"),
+	}), nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/quorate/quorate/discovery"
 	"github.com/quorate/quorate/httpd"
 	"github.com/quorate/quorate/httpd/auth"
+	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/store"
 )
 
@@ -33,11 +34,13 @@ func (s *server) setMember(m *store.Store) {
 }
 
 // newServer returns the HTTP server of the client URLs. Until the member is up it answers 503.
-func newServer(cfg *configs.Config, log hclog.Logger) *server {
+func newServer(cfg *configs.Config, log hclog.Logger, limits *limit.Limits) *server {
 	s := &server{guard: auth.New(auth.Options{Guest: cfg.AuthGuest, Logger: log.Named("auth")})}
 	options := httpd.Options{
 		ElectionTimeout: cfg.ElectionTimeout,
 		MaxRequestBytes: int64(cfg.MaxRequestBytes),
+		MaxHeaderBytes:  int(cfg.MaxHeaderBytes),
+		Limits:          limits,
 		CORS:            cfg.CORS,
 		Pprof:           cfg.EnablePprof,
 		Authorizer:      s.guard,

@@ -14,6 +14,7 @@ import (
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/discovery"
 	"github.com/quorate/quorate/httpd"
+	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/httpd/proxy"
 )
 
@@ -24,35 +25,38 @@ const proxyStateFile = "cluster"
 const proxyShutdownTime = time.Second
 
 // startProxy runs a proxy from the beginning.
-func startProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates) error {
-	ls, err := openListeners(cfg, certificates, false)
+func startProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, limits *limit.Limits) error {
+	ls, err := openListeners(cfg, log, certificates, limits, false)
 	if err != nil {
 		return err
 	}
 	defer ls.close()
-	return runProxy(ctx, cfg, log, certificates, ls)
+	return runProxy(ctx, cfg, log, certificates, limits, ls)
 }
 
 // fallBack runs a proxy where the start as a member ended. The server that answered 503 meanwhile
 // has to let go of the client listeners first; the peer listeners are not needed any more.
-func fallBack(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, ls *listeners, server *httpd.Server) error {
+func fallBack(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, limits *limit.Limits, ls *listeners, server *httpd.Server) error {
 	shutdown, cancel := context.WithTimeout(ctx, shutdownTime)
 	defer cancel()
 	if err := server.Shutdown(shutdown); err != nil {
 		log.Warn("some requests were cut off", "error", err)
 	}
 	ls.close()
-	return startProxy(ctx, cfg, log, certificates)
+	return startProxy(ctx, cfg, log, certificates, limits)
 }
 
 // runProxy runs a proxy until ctx ends.
-func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, ls *listeners) error {
+func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certificates *certificates, limits *limit.Limits, ls *listeners) error {
 	peerURLs, err := proxyPeers(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	certificates.register(registry)
+	if err := limits.Register(registry); err != nil {
+		return err
+	}
 	p := proxy.New(proxy.Options{
 		PeerURLs:        peerURLs,
 		StateFile:       filepath.Join(cfg.ProxyDir(), proxyStateFile),
@@ -70,7 +74,9 @@ func runProxy(ctx context.Context, cfg *configs.Config, log hclog.Logger, certif
 		Logger:   log.Named("proxy"),
 	})
 	server := &http.Server{
-		Handler:           p,
+		Handler:           limit.Handler(p),
+		ConnContext:       limit.ConnContext,
+		MaxHeaderBytes:    int(cfg.MaxHeaderBytes),
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       5 * time.Minute,
 		ErrorLog:          log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),

@@ -93,6 +93,10 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		return err
 	}
 	defer certificates.watch()()
+	limits, err := newLimits(cfg, log)
+	if err != nil {
+		return err
+	}
 	switch state {
 	case disk.Member:
 		log.Info("the server is already initialized as member before, starting as member...")
@@ -101,26 +105,26 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		}
 	case disk.Proxy:
 		log.Info("the server is already initialized as proxy before, starting as proxy...")
-		return startProxy(ctx, cfg, log, certificates)
+		return startProxy(ctx, cfg, log, certificates, limits)
 	default:
 		if cfg.Proxy != configs.ProxyOff {
-			return startProxy(ctx, cfg, log, certificates)
+			return startProxy(ctx, cfg, log, certificates, limits)
 		}
 	}
 
-	ls, err := openListeners(cfg, certificates, true)
+	ls, err := openListeners(cfg, log, certificates, limits, true)
 	if err != nil {
 		return err
 	}
 	defer ls.close()
-	server := newServer(cfg, log)
+	server := newServer(cfg, log, limits)
 	certificates.register(server.Registry())
 	ls.serve(log, server.Serve, server.Handler())
 	err = runMember(ctx, cfg, firstStart, log, certificates, ls, server)
 	var failure *discovery.Failure
 	if errors.As(err, &failure) && failure.Fallback && cfg.DiscoveryFallback == configs.FallbackProxy {
 		log.Info(discovery.FallbackNotice)
-		return fallBack(ctx, cfg, log, certificates, ls, server.Server)
+		return fallBack(ctx, cfg, log, certificates, limits, ls, server.Server)
 	}
 	return err
 }

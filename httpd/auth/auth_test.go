@@ -167,7 +167,7 @@ func TestEndpoints(t *testing.T) {
 		{"PUT /v2/auth/users/bob", "", 400, `{"message":"Invalid JSON in request body."}`},
 		{"PUT /v2/auth/users/bob", "[]", 400, `{"message":"Invalid JSON in request body."}`},
 		{"PUT /v2/auth/users/bob", `{"user":"bob","password":5}`, 400, `{"message":"Invalid JSON in request body."}`},
-		{"PUT /v2/auth/users/bob", `{"user":"bob","password":"` + strings.Repeat("x", 1<<20) + `"}`, 400, `{"message":"Invalid JSON in request body."}`},
+		{"PUT /v2/auth/users/bob", `{"user":"bob","password":"` + strings.Repeat("x", 1<<20) + `"}`, 413, `{"message":"the body of the request is larger than 1048576 bytes"}`},
 		{"PUT /v2/auth/users/bob", "null", 400, `{"message":"User JSON name does not match the name in the URL"}`},
 		{"PUT /v2/auth/users/bob", `{"user":"bo","roles":["a"],"grant":["b"]}`, 400, `{"message":"User JSON name does not match the name in the URL"}`},
 		{"PUT /v2/auth/users/bob", `{"user":"bob","roles":["a"],"grant":["b"]}`, 400, `{"message":"User JSON contains both roles and grant/revoke"}`},

@@ -3,6 +3,7 @@ package auth
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"path"
 	"strings"
@@ -225,6 +226,10 @@ func (q *request) getRole(state *auth.State, name string) error {
 // decode reads a JSON value from the body and leaves what follows it.
 func (q *request) decode(v any) error {
 	if err := json.NewDecoder(http.MaxBytesReader(q.w, q.r.Body, maxBody)).Decode(v); err != nil {
+		if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return &api.StatusError{Status: http.StatusRequestEntityTooLarge,
+				Message: fmt.Sprintf("the body of the request is larger than %d bytes", tooLong.Limit)}
+		}
 		return errJSON
 	}
 	return nil

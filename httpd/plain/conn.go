@@ -76,6 +76,9 @@ func (c *conn) loop() (handed bool) {
 	if t, ok := c.Conn.(*tls.Conn); ok && !c.handshake(t, begin) {
 		return c.listener.put(accepted{conn: t})
 	}
+	if cfg.Leave != nil && cfg.Leave(c.Conn) {
+		return c.handOver(nil)
+	}
 	begun := true // the time for a head runs, for the first one from the beginning
 	for {
 		n, v := c.parse()
@@ -262,7 +265,7 @@ func (c *conn) handOver(err error) bool {
 	if c.state.Load() == over || c.Conn.SetDeadline(time.Time{}) != nil {
 		return false
 	}
-	h := handedOver{Conn: c.Conn, rest: slices.Clone(c.buf[c.from:c.to]), err: err}
+	h := handedOver{Conn: c.Conn, rest: slices.Clone(c.buf[c.from:c.to]), err: err, headTooLong: c.server.cfg.HeadTooLong}
 	if c.tls != nil {
 		return c.listener.put(accepted{conn: &handedOverTLS{h, c.tls}})
 	}

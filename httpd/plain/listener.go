@@ -81,7 +81,27 @@ type handedOver struct {
 	net.Conn
 	rest []byte
 	err  error
+
+	headTooLong func() []byte // Config.HeadTooLong
 }
+
+// textTooLong is all that net/http sends when a head is too long, in one write. No answer of a handler can
+// be the same: none begins with a status line.
+const textTooLong = "HTTP/1.1 431 Request Header Fields Too Large\r\n" +
+	"Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n431 Request Header Fields Too Large"
+
+func (c *handedOver) Write(b []byte) (int, error) {
+	if len(b) != len(textTooLong) || string(b) != textTooLong || c.headTooLong == nil {
+		return c.Conn.Write(b)
+	}
+	if _, err := c.Conn.Write(c.headTooLong()); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// NetConn returns the connection below.
+func (c *handedOver) NetConn() net.Conn { return c.Conn }
 
 func (c *handedOver) Read(b []byte) (int, error) {
 	if len(c.rest) > 0 {

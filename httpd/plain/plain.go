@@ -15,12 +15,13 @@ package plain
 
 import (
 	"log"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Config is what a Server is told. All fields but ErrorLog are needed.
+// Config is what a Server is told. All fields up to the time-outs are needed.
 type Config struct {
 	// Prefix is what the path of a plain request begins with. A slash, a query or nothing follows.
 	Prefix string
@@ -32,6 +33,12 @@ type Config struct {
 	// HeaderTimeout, ReadTimeout and IdleTimeout are those of http.Server. WriteTimeout is how long a
 	// client may take to accept the next WritePiece of an answer.
 	HeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
+
+	// Leave says of a connection that net/http is to serve it from the beginning. Nil means of none.
+	Leave func(net.Conn) bool
+	// HeadTooLong returns what to send in place of net/http's text on a connection whose head is longer
+	// than http.Server.MaxHeaderBytes. Nil leaves the text.
+	HeadTooLong func() []byte
 
 	// ErrorLog is told of panics in the handler. Nil means log.Default().
 	ErrorLog *log.Logger

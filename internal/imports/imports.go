@@ -21,7 +21,8 @@ var allowed = map[string][]string{
 
 	// The HTTP side states what it needs of a member as interfaces, and never sees raft.
 	"httpd/plain":     {},
-	"httpd":           {"api", "fsm/tree", "httpd/plain"},
+	"httpd/limit":     {},
+	"httpd":           {"api", "fsm/tree", "httpd/limit", "httpd/plain"},
 	"httpd/auth":      {"api", "fsm/auth", "httpd"},
 	"httpd/proxy":     {"api", "internal/durable"},
 	"httpd/httpdtest": {"api", "fsm/auth", "fsm/tree", "httpd"},
@@ -35,7 +36,7 @@ var allowed = map[string][]string{
 	"internal/imports":         {},
 
 	"cmd/quorate/cli": {"api", "client"},
-	"cmd/quorate":     {"api", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/proxy", "internal/certs", "store", "store/disk"},
+	"cmd/quorate":     {"api", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/limit", "httpd/proxy", "internal/certs", "store", "store/disk"},
 
 	// These speak the wire only, so that they run against etcd, too.
 	"internal/cluster":     {"api"},
