@@ -20,11 +20,18 @@ import (
 // pollEvery is the pause between two looks at a condition.
 const pollEvery = 20 * time.Millisecond
 
+// patient is a TB that waits for another time than Deadline.
+type patient interface{ Patience() time.Duration }
+
 // Eventually looks at a condition until it holds. The condition returns nil, or what is missing, which is
 // what the failure shows when Deadline has passed.
 func Eventually(tb TB, what string, condition func(ctx context.Context) error) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
+	limit := Deadline
+	if p, ok := tb.(patient); ok {
+		limit = p.Patience()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for {
 		// Each look has a deadline of its own, since a server may take a request and never answer.
@@ -37,7 +44,7 @@ func Eventually(tb TB, what string, condition func(ctx context.Context) error) {
 		select {
 		case <-time.After(pollEvery):
 		case <-ctx.Done():
-			tb.Fatalf("waited %v for %s: %v", Deadline, what, err)
+			tb.Fatalf("waited %v for %s: %v", limit, what, err)
 			return
 		}
 	}

@@ -61,7 +61,7 @@ func (r *run) troubleWith(ctx context.Context, stream uint64, faults []fault) {
 	if total == 0 {
 		return
 	}
-	for {
+	for first := true; ; first = false {
 		sleep(ctx, t.between(200*time.Millisecond, 1500*time.Millisecond))
 		if ctx.Err() != nil || r.Failed() {
 			return
@@ -71,10 +71,11 @@ func (r *run) troubleWith(ctx context.Context, stream uint64, faults []fault) {
 		for ; n >= faults[i].weight; i++ {
 			n -= faults[i].weight
 		}
+		if first { // so that as many seeds as there are faults have them all
+			i = int(r.seed % int64(len(faults)))
+		}
 		r.Logf("fault: %s", faults[i].name)
-		r.mu.Lock()
-		r.faults[faults[i].name]++
-		r.mu.Unlock()
+		r.count(faults[i].name)
 		faults[i].do(t, ctx)
 	}
 }
@@ -335,9 +336,7 @@ func brokenDisk(inject string, who role) func(*troubleMaker, context.Context) {
 			t.Logf("%s has not ended: nothing was written, or strace did not work", n.m.Name)
 		} else {
 			t.Logf("%s has ended: %v", n.m.Name, n.m.Wait())
-			t.mu.Lock()
-			t.faults["(ended because of its disk)"]++
-			t.mu.Unlock()
+			t.count("(ended because of its disk)")
 		}
 		n.m.Signal(syscall.SIGKILL)
 		n.m.Wait()
@@ -461,35 +460,4 @@ func noWitness(t *troubleMaker, ctx context.Context) {
 	for _, n := range with {
 		t.startAgain(n)
 	}
-}
-
-var processFaults = []fault{
-	{"kill -9 the leader", 4, stopping(syscall.SIGKILL, leader)},
-	{"kill -9 a follower", 3, stopping(syscall.SIGKILL, follower)},
-	{"kill -9 a majority", 2, stopping(syscall.SIGKILL, majority)},
-	{"kill -9 all", 2, stopping(syscall.SIGKILL, everyone)},
-	{"stop the leader", 2, stopping(syscall.SIGTERM, leader)},
-	{"stop a follower", 1, stopping(syscall.SIGTERM, follower)},
-	{"stop a majority", 1, stopping(syscall.SIGTERM, majority)},
-	{"stop all", 1, stopping(syscall.SIGTERM, everyone)},
-	{"stop all in turn", 1, rolling},
-	{"kill -9 while starting", 2, crashLoop},
-	{"pause the leader for 2 s", 3, pausing(2*time.Second, leader)},
-	{"pause the leader for 5 s", 2, pausing(5*time.Second, leader)},
-	{"pause the leader with readers waiting", 4, readersWaiting},
-	{"pause a follower for 5 s", 1, pausing(5*time.Second, follower)},
-	{"pause a majority for 2 s", 1, pausing(2*time.Second, majority)},
-	{"pause a majority for 5 s", 1, pausing(5*time.Second, majority)},
-	{"pause all for 2 s", 1, pausing(2*time.Second, everyone)},
-	{"slow disk of the leader", 2, slowDisk(leader)},
-	{"slow disk of a follower", 1, slowDisk(follower)},
-	{"slow disk of all", 1, slowDisk(everyone)},
-	{"failing sync on the leader", 1, brokenDisk("fdatasync:error=EIO", leader)},
-	{"failing sync on a follower", 1, brokenDisk("fdatasync:error=EIO", follower)},
-	{"full disk of the leader", 1, brokenDisk("pwrite64:error=ENOSPC", leader)},
-	{"full disk of a follower", 1, brokenDisk("pwrite64:error=ENOSPC", follower)},
-	{"a follower falls far behind", 6, farBehind},
-	{"leader with writes under way deposed", 3, unfinishedBusiness},
-	{"all that have a write killed", 3, noWitness},
-	{"replace a member", 2, replace},
 }

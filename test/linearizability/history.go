@@ -168,6 +168,8 @@ type History struct {
 	Well time.Duration `json:"well"`
 	// Steady says that no member has seen a change of the term between Well and the end.
 	Steady bool `json:"steady"`
+	// Stall is by how much timers of the machine were late after Well.
+	Stall time.Duration `json:"stall,omitempty"`
 	// Stepped says that the system's clock was changed in this time: what is said about TTLs cannot be
 	// judged.
 	Stepped bool `json:"stepped,omitempty"`

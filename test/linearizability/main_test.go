@@ -74,7 +74,7 @@ func TestFaults(t *testing.T) {
 				if *faultsFlag != "" {
 					p.only = strings.Split(*faultsFlag, ";")
 				}
-				results <- execute(p, dir)
+				results <- executeOnceStarted(t, p, dir)
 				<-places
 			})
 		}
@@ -96,6 +96,18 @@ func TestFaults(t *testing.T) {
 		t.Logf("total %5d %s", total[name], name)
 	}
 	t.Logf("total %5d runs", runs)
+}
+
+// executeOnceStarted is execute, again when the machine was too busy to begin.
+func executeOnceStarted(t *testing.T, p plan, dir string) *result {
+	for attempt := 1; ; attempt++ {
+		res := execute(p, dir)
+		if !res.unstarted || attempt == 3 {
+			return res
+		}
+		t.Logf("seed %d: not counted, for it has not begun: %s", p.seed, res.failures[0])
+		_ = os.RemoveAll(dir)
+	}
 }
 
 // report says what a run has come to. What it has left stays when something is wrong.

@@ -23,8 +23,13 @@ func replace(t *troubleMaker, ctx context.Context) {
 	}
 	old := t.pick([]role{leader, follower, follower}[t.rng.IntN(3)])[0]
 	others := slices.DeleteFunc(nodes, func(n *node) bool { return n == old })
+	t.succeed(ctx, old, others)
+}
+
+// succeed puts another member in the place of one, and says whether that one is certainly removed.
+func (t *troubleMaker) succeed(ctx context.Context, old *node, others []*node) bool {
 	if !t.remove(ctx, old, others) {
-		return
+		return false
 	}
 	t.mu.Lock()
 	old.gone, old.down = true, true
@@ -41,6 +46,7 @@ func replace(t *troubleMaker, ctx context.Context) {
 		old.m.Kill()
 	}
 	t.join(ctx, old.slot, others)
+	return true
 }
 
 // eachUntil asks nodes in turn until one says yes, ctx ends or the time is up.
@@ -118,8 +124,8 @@ func (t *troubleMaker) join(ctx context.Context, slot int, others []*node) {
 	t.identify(n)
 	t.mu.Lock()
 	t.nodes[slot] = n
-	t.faults["(member replaced)"]++
 	t.mu.Unlock()
+	t.count("(member replaced)")
 	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	t.bringIn(limited, n, others)

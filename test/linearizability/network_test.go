@@ -134,22 +134,21 @@ func slow(who role) func(*troubleMaker, context.Context) {
 	}
 }
 
-var networkFaults = []fault{
-	{"leader alone", 4, cutting(isolated(leader))},
-	{"a follower alone", 2, cutting(isolated(follower))},
-	{"a majority without the others", 2, cutting(isolated(majority))},
-	{"deaf leader", 2, cutting(deaf(leader))},
-	{"mute leader", 2, cutting(mute(leader))},
-	{"deaf follower", 1, cutting(deaf(follower))},
-	{"mute follower", 1, cutting(mute(follower))},
-	{"ring", 1, cutting(ring)},
-	{"flapping leader", 2, flapping(leader)},
-	{"flapping follower", 1, flapping(follower)},
-	{"leader alone, connections reset", 2, cutAndReset(leader)},
-	{"a follower alone, connections reset", 1, cutAndReset(follower)},
-	{"connections of the leader reset", 2, resetting(leader)},
-	{"all connections reset", 2, resetting(everyone)},
-	{"slow network", 2, slow(everyone)},
-	{"slow leader", 2, slow(leader)},
-	{"slow follower", 1, slow(follower)},
+// lossy is a network that loses packets to and from some.
+func lossy(who role, loss float64) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		t.mesh.set(rules(t.bothWays(t.pick(who), t.present()), rule{loss: loss}))
+		sleep(ctx, t.between(2*time.Second, 6*time.Second))
+		t.mesh.set(map[link]rule{})
+	}
+}
+
+// narrow is a network on which little fits through each link.
+func narrow(who role) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		rate := 1000 * (8 + t.rng.IntN(120))
+		t.mesh.set(rules(t.bothWays(t.pick(who), t.present()), rule{rate: rate}))
+		sleep(ctx, t.between(2*time.Second, 6*time.Second))
+		t.mesh.set(map[link]rule{})
+	}
 }

@@ -5,6 +5,7 @@ package linearizability
 import (
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -36,6 +37,32 @@ const stranger = -1
 type rule struct {
 	cut   bool
 	delay time.Duration
+	// loss is the share of packets that get lost. TCP sends them again after a time-out that doubles
+	// each time, and what was sent later waits behind them: to both ends that is what a loss is.
+	loss float64
+	// rate is how many bytes pass in a second; 0 for as many as come. Each connection has its own.
+	rate int
+}
+
+const (
+	// retransmitAfter is Linux's shortest time-out before something is sent again.
+	retransmitAfter = 200 * time.Millisecond
+	// packetSize is what one loss takes away.
+	packetSize = 1400
+)
+
+// takes returns how long so many bytes are under way, besides the delay of the link.
+func (r rule) takes(bytes int) time.Duration {
+	var d time.Duration
+	if r.rate > 0 {
+		d = time.Duration(bytes) * time.Second / time.Duration(r.rate)
+	}
+	for range 1 + bytes/packetSize {
+		for wait := retransmitAfter; rand.Float64() < r.loss; wait *= 2 {
+			d += wait
+		}
+	}
+	return d
 }
 
 func newMesh() *mesh {
@@ -242,6 +269,24 @@ func (m *mesh) pass(c *pipe, l link, sent time.Time) bool {
 	}
 }
 
+// trickle waits as long as so many bytes take on a link that is narrow or loses packets, or until the
+// rules change. It returns false when the connection has ended before.
+func (m *mesh) trickle(c *pipe, l link, bytes int) bool {
+	m.mu.Lock()
+	d, changed := m.rules[l].takes(bytes), m.changed
+	m.mu.Unlock()
+	if d == 0 {
+		return true
+	}
+	select {
+	case <-time.After(d):
+	case <-changed:
+	case <-c.done:
+		return false
+	}
+	return true
+}
+
 // chunk is something on its way.
 type chunk struct {
 	data []byte
@@ -268,7 +313,7 @@ func (m *mesh) pump(c *pipe, l link, dst, src *net.TCPConn) {
 		}
 	}()
 	for piece := range way {
-		if !m.pass(c, l, piece.sent) {
+		if !m.pass(c, l, piece.sent) || !m.trickle(c, l, len(piece.data)) {
 			return
 		}
 		_, err := dst.Write(piece.data)

@@ -27,13 +27,16 @@ type plan struct {
 	// 10 it keeps 100; with 0, the default, members never fall behind what is kept.
 	snapshots uint64
 	bootstrap bool     // members are killed while the cluster forms
+	idle      int      // watchers of a key that nothing happens to
 	only      []string // the faults to choose from; empty for all
+	// patience is how long the run waits for what has to happen, such as that a healed cluster serves.
+	patience time.Duration
 }
 
 // newPlan draws a plan. size 0 lets the seed decide.
 func newPlan(seed int64, size int, duration time.Duration) plan {
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
-	p := plan{seed: seed, size: 3, duration: duration}
+	p := plan{seed: seed, size: 3, duration: duration, patience: 3 * time.Minute}
 	if rng.IntN(3) == 0 {
 		p.size = 5
 	}
@@ -45,12 +48,15 @@ func newPlan(seed int64, size int, duration time.Duration) plan {
 	}
 	p.proxied = rng.IntN(4) != 0
 	p.bootstrap = rng.IntN(4) == 0
+	if seed%20 == 7 {
+		p.idle = 10_000
+	}
 	return p
 }
 
 func (p plan) String() string {
-	return fmt.Sprintf("seed %d: %d members, %v, proxied %t, snapshots every %d, killed during bootstrap %t",
-		p.seed, p.size, p.duration, p.proxied, p.snapshots, p.bootstrap)
+	return fmt.Sprintf("seed %d: %d members, %v, proxied %t, snapshots every %d, killed during bootstrap %t, idle watchers %d",
+		p.seed, p.size, p.duration, p.proxied, p.snapshots, p.bootstrap, p.idle)
 }
 
 // run is one cluster and everything that is done to it.
@@ -70,6 +76,8 @@ type run struct {
 	faults   map[string]int // how often each was injected
 	joined   int            // members that were added
 	values   int            // that fill has written
+	// starved are the members that had too little memory once: Go may have ended them.
+	starved map[string]bool
 }
 
 // node is a place in the cluster. Another member takes it when one is replaced.
@@ -114,6 +122,9 @@ func (r *run) Failed() bool {
 	return len(r.failures) > 0
 }
 
+// Patience is asked for by package cluster.
+func (r *run) Patience() time.Duration { return r.patience }
+
 func (r *run) Cleanup(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,13 +141,16 @@ type result struct {
 	log      string
 	faults   map[string]int
 	installs int // snapshots that members got from leaders
+	// unstarted says that not even the first start has come to an end in time, and nothing was injected:
+	// this says something about the machine, and nothing about the cluster.
+	unstarted bool
 }
 
 func (res *result) ok() bool { return len(res.failures) == 0 && len(res.report.Violations) == 0 }
 
 // execute carries out a plan. All it makes is below dir.
 func execute(p plan, dir string) *result {
-	r := &run{plan: p, dir: dir, start: time.Now(), faults: map[string]int{}}
+	r := &run{plan: p, dir: dir, start: time.Now(), faults: map[string]int{}, starved: map[string]bool{}}
 	h := &History{Seed: p.seed}
 	wall := r.start.Round(0) // without its monotonic reading
 	done := make(chan struct{})
@@ -149,6 +163,7 @@ func execute(p plan, dir string) *result {
 	h.Stepped = drift.Abs() > 20*time.Millisecond
 	installs := 0
 	if r.c != nil {
+		r.checkCrashes()
 		for _, log := range r.logs() {
 			installs += strings.Count(log, "Installed remote snapshot") + strings.Count(log, "installed remote snapshot")
 		}
@@ -157,7 +172,23 @@ func execute(p plan, dir string) *result {
 		r.cleanups[i]()
 	}
 	h.Ops = r.ops
-	return &result{plan: p, dir: dir, history: h, report: Check(h, 20*time.Second), failures: r.failures, log: r.log.String(), faults: r.faults, installs: installs}
+	return &result{
+		plan: p, dir: dir, history: h, report: Check(h, 20*time.Second), failures: r.failures, log: r.log.String(),
+		faults: r.faults, installs: installs, unstarted: len(r.failures) > 0 && h.Start == 0 && !p.bootstrap,
+	}
+}
+
+// checkCrashes looks for stack traces in the logs. Only what Go itself says when there is no memory left
+// may be there.
+func (r *run) checkCrashes() {
+	for name, log := range r.logs() {
+		for _, sign := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
+			member, _, _ := strings.Cut(name, "-")
+			if i := strings.Index(log, sign); i >= 0 && (sign != "fatal error: " || !r.starved[member]) {
+				r.Errorf("%s crashed:\n%s", name, log[i:min(len(log), i+4000)])
+			}
+		}
+	}
 }
 
 // logs are what all members have written.
@@ -182,11 +213,13 @@ func (r *run) play(h *History) {
 	working, stopWorking := context.WithCancel(context.Background())
 	watchers := r.startWatchers(watching, h.Start+1)
 	clients := r.startClients(working)
+	idlers := r.startIdlers(watching, r.idle, h.Start+1)
 	defer func() { // when something has failed
 		stopWorking()
 		stopWatching()
 		clients.Wait()
 		h.Watches = watchers.wait()
+		idlers.group.Wait()
 	}()
 
 	r.trouble()
@@ -194,16 +227,19 @@ func (r *run) play(h *History) {
 	r.c.WaitReady()
 	h.Well = time.Since(r.start)
 	terms := r.terms()
+	stall := watchMachine()
 	r.Logf("well again, terms %v", terms)
 
 	sleep(working, 2*time.Second) // of quiet work
 	stopWorking()
 	clients.Wait()
 	r.awaitExpiry()
+	idlers.wake(r)
 	end := r.lastWrite()
 	r.c.WaitEqual()
 	watchers.await(r, end)
 	h.Complete = true
+	h.Stall = stall()
 	stopWatching()
 	r.lookAtAll(h)
 	h.Steady = fmt.Sprint(terms) == fmt.Sprint(r.terms())
@@ -217,7 +253,11 @@ func (r *run) setUp(rng *rand.Rand) {
 		Size:  r.size,
 		Token: fmt.Sprintf("faults-%d", r.seed),
 		Dir:   filepath.Join(r.dir, "cluster"),
+		// See checkCrashes.
+		CrashOK: true,
 	}
+	// The machine itself may be slow: only faults are to end members.
+	options.Flags = append(options.Flags, "--disk-stall-limit=2m")
 	if r.snapshots > 0 {
 		options.Flags = append(options.Flags, fmt.Sprintf("--snapshot-count=%d", r.snapshots))
 	}
@@ -410,6 +450,23 @@ func (r *run) checkRunning() {
 func (r *run) unexpectedEnd(n *node) {
 	lines := strings.Split(strings.TrimSpace(n.m.Log()), "\n")
 	r.Errorf("%s has ended by itself: %v\n%s", n.m.Name, n.m.Wait(), strings.Join(lines[max(0, len(lines)-15):], "\n"))
+}
+
+// watchMachine returns a function that ends it and tells the longest time by which a timer was late.
+func watchMachine() func() time.Duration {
+	const every = 20 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	longest := make(chan time.Duration, 1)
+	go func() {
+		var most time.Duration
+		for ctx.Err() == nil {
+			before := time.Now()
+			sleep(ctx, every)
+			most = max(most, time.Since(before)-every)
+		}
+		longest <- most
+	}()
+	return func() time.Duration { cancel(); return <-longest }
 }
 
 func sleep(ctx context.Context, d time.Duration) {
