@@ -1,6 +1,6 @@
 # Every target is one command that can also be typed.
 
-.PHONY: all build test race compat e2e partition conformance bench fuzz vet lint image clean ci
+.PHONY: all build test race compat e2e partition campaign conformance bench fuzz vet lint image clean ci
 
 all: build test
 
@@ -21,6 +21,10 @@ e2e: ## the long rounds of the end-to-end tests
 
 partition: ## network partitions (Linux, root)
 	go test -tags partition -timeout 30m ./test/partition
+
+SEEDS ?= 1-320
+campaign: ## hours of faults; goes on where it was ended, and adds up (Linux; strace for faults of disks)
+	go test -tags faults ./test/linearizability -run TestFaults -count=1 -v -timeout 0 -resume -seeds $(SEEDS) -duration 25s -out bin/campaign
 
 bench: ## side by side with etcd 3.4, which has to be in PATH
 	go run ./bench

@@ -27,6 +27,7 @@ var (
 	outFlag      = flag.String("out", filepath.Join(os.TempDir(), "quorate-faults"), "where runs leave what they found")
 	keepFlag     = flag.Bool("keep", false, "keep what good runs leave, too")
 	faultsFlag   = flag.String("faults", "", "the faults to choose from, by name, separated by semicolons; empty for all")
+	resumeFlag   = flag.Bool("resume", false, "leave out seeds that are in runs.jsonl already, and add up all that is there")
 	historyFlag  = flag.String("history", "", "check this history again instead of running anything")
 )
 
@@ -60,6 +61,16 @@ func TestFaults(t *testing.T) {
 	if err := os.MkdirAll(*outFlag, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	var noted []summary
+	if *resumeFlag {
+		noted, err = readSummaries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = slices.DeleteFunc(seeds, func(seed int64) bool {
+			return slices.ContainsFunc(noted, func(s summary) bool { return s.Seed == seed })
+		})
+	}
 	results := make(chan *result)
 	go func() {
 		defer close(results)
@@ -79,23 +90,36 @@ func TestFaults(t *testing.T) {
 			})
 		}
 	}()
-	total := map[string]int{}
-	runs := 0
 	for res := range results {
 		report(t, res)
-		runs++
-		for name, n := range res.faults {
-			total[name] += n
+		noted = append(noted, summaryOf(res))
+	}
+	total := map[string]int{}
+	for _, n := range noted {
+		for name, times := range n.Faults {
+			total[name] += times
 		}
-		total["operations"] += len(res.history.Ops)
-		total["installed snapshots"] += res.installs
-		total["undecided keys"] += len(res.report.Registers.Undecided)
-		total["violations"] += len(res.report.Violations) + len(res.failures)
+		total["operations"] += n.Operations
+		total["installed snapshots"] += n.Installs
+		total["undecided keys"] += n.Undecided
+		total["violations"] += n.Violations + n.Failures
 	}
 	for _, name := range slices.Sorted(maps.Keys(total)) {
-		t.Logf("total %5d %s", total[name], name)
+		t.Logf("total %7d %s", total[name], name)
 	}
-	t.Logf("total %5d runs", runs)
+	t.Logf("total %7d kinds of faults", kinds(total))
+	t.Logf("total %7d runs", len(noted))
+}
+
+// kinds counts the kinds of faults. What is in brackets is what came of one.
+func kinds(total map[string]int) int {
+	n := 0
+	for _, f := range slices.Concat(processFaults, networkFaults) {
+		if total[f.name] > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // executeOnceStarted is execute, again when the machine was too busy to begin.
@@ -141,18 +165,41 @@ func report(t *testing.T, res *result) {
 		res.seed, res.dir, res.seed, res.size, res.duration)
 }
 
+// summary is a line of runs.jsonl.
+type summary struct {
+	Time       time.Time      `json:"time"`
+	Seed       int64          `json:"seed"`
+	Members    int            `json:"members"`
+	Duration   string         `json:"duration"`
+	Proxied    bool           `json:"proxied"`
+	Snapshots  uint64         `json:"snapshots"`
+	Operations int            `json:"operations"`
+	Faults     map[string]int `json:"faults"`
+	Installs   int            `json:"installs"`
+	Undecided  int            `json:"undecided"`
+	Violations int            `json:"violations"`
+	Failures   int            `json:"failures"`
+	Summary    string         `json:"summary"`
+}
+
+func summaryOf(res *result) summary {
+	return summary{
+		Time: time.Now().UTC(), Seed: res.seed, Members: res.size, Duration: res.duration.String(),
+		Proxied: res.proxied, Snapshots: res.snapshots, Operations: len(res.history.Ops), Faults: res.faults,
+		Installs: res.installs, Undecided: len(res.report.Registers.Undecided),
+		Violations: len(res.report.Violations), Failures: len(res.failures), Summary: res.report.Summary(res.history),
+	}
+}
+
+func summaries() string { return filepath.Join(*outFlag, "runs.jsonl") }
+
 // note adds one line about a run to the list of all runs.
 func note(t *testing.T, res *result) {
-	line, err := json.Marshal(map[string]any{
-		"time": time.Now().UTC(), "seed": res.seed, "members": res.size, "duration": res.duration.String(),
-		"proxied": res.proxied, "snapshots": res.snapshots, "operations": len(res.history.Ops), "faults": res.faults,
-		"installs": res.installs, "undecided": len(res.report.Registers.Undecided),
-		"violations": len(res.report.Violations), "failures": len(res.failures), "summary": res.report.Summary(res.history),
-	})
+	line, err := json.Marshal(summaryOf(res))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(filepath.Join(*outFlag, "runs.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(summaries(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +207,19 @@ func note(t *testing.T, res *result) {
 	if _, err := f.Write(append(line, '\n')); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// readSummaries reads what runs before this one have noted.
+func readSummaries() ([]summary, error) {
+	var all []summary
+	for line := range strings.Lines(readFile(summaries())) {
+		var s summary
+		if err := json.Unmarshal([]byte(line), &s); err != nil {
+			return nil, fmt.Errorf("read %s: %w", summaries(), err)
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }
 
 // checkAgain checks a history that a run has left.

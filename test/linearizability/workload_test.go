@@ -162,7 +162,7 @@ func (c *client) send(ctx context.Context, o Op) Op {
 	defer cancel()
 	o.Client = c.id
 	o = c.do(limited, o, c.slot)
-	pause := time.Duration(5+c.rng.IntN(40)) * time.Millisecond
+	pause := time.Duration(2+c.rng.IntN(20)) * time.Millisecond
 	if o.Outcome == Unsent {
 		pause += 100 * time.Millisecond
 	}
