@@ -6,6 +6,7 @@ import (
 
 	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/fsm/tree"
+	"github.com/quorate/quorate/internal/wallclock"
 )
 
 // call is a request under /v2/keys with what came of it. There are two ways in, net/http and the loop
@@ -154,7 +155,7 @@ func (c *call) appendBody(b []byte) []byte {
 	case c.event != nil:
 		return c.event.AppendJSON(b, c.noValue)
 	}
-	return c.answer.AppendJSON(b, time.Now().UnixNano())
+	return c.answer.AppendJSON(b, wallclock.Now().UnixNano())
 }
 
 // finish does the accounts once the answer was written.

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/quorate/quorate/fsm"
+	"github.com/quorate/quorate/internal/wallclock"
 )
 
 // leaderID returns the member that leads as far as this one knows, 0 if none.
@@ -83,7 +84,7 @@ func (s *Store) noteLeader(before, now, term uint64) {
 // lead is what a leader does until its term ends: it begins the term, lets keys expire, and keeps
 // raft's configuration in step with the membership.
 func (s *Store) lead(ctx context.Context, term uint64, r route) {
-	s.clock.begin(time.Now(), s.fsm.Tree().Clock())
+	s.clock.begin(wallclock.Now().UnixNano(), s.fsm.Tree().Clock())
 	if !s.beginTerm(ctx, term) {
 		return
 	}

@@ -17,7 +17,8 @@ const (
 	kindPropose peer.Kind = 1
 	// kindRefuse says that commands were not taken: the sender is not leading.
 	kindRefuse peer.Kind = 2
-	// kindClock asks for the number of the member's run and the reading of its clock.
+	// kindClock asks for the number of the member's run, how long it has run, and the time of the
+	// cluster, which is 0 while the member does not know it.
 	kindClock peer.Kind = 3
 	// kindConfirm asks for the member's current term.
 	kindConfirm peer.Kind = 4
@@ -62,7 +63,8 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 		return nil, nil
 	case kindClock:
 		b := binary.LittleEndian.AppendUint64(nil, s.boot)
-		return binary.LittleEndian.AppendUint64(b, uint64(time.Since(s.started))), nil
+		b = binary.LittleEndian.AppendUint64(b, uint64(time.Since(s.started)))
+		return binary.LittleEndian.AppendUint64(b, uint64(s.clock.now())), nil
 	case kindConfirm:
 		// While raft is started anew within this process the term is 0, which confirms nothing: the
 		// raft that was stopped does not know of a vote that the new one gives.
@@ -91,7 +93,8 @@ func (s *Store) followClock(ctx context.Context, r route) {
 		callCtx, done := context.WithTimeout(ctx, s.electionTimeout())
 		answer, err := s.peers.Call(callCtx, r.leader, kindClock, nil)
 		done()
-		if err == nil && len(answer) == 16 {
+		if err == nil && len(answer) == 24 {
+			s.clock.hear(int64(binary.LittleEndian.Uint64(answer[16:])))
 			boot := binary.LittleEndian.Uint64(answer)
 			theirs := time.Duration(binary.LittleEndian.Uint64(answer[8:]))
 			// The answer took a while, so their clock shows this or more by now: deadlines

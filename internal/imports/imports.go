@@ -16,13 +16,13 @@ var allowed = map[string][]string{
 	"fsm":      {"api", "fsm/auth", "fsm/tree"},
 
 	"store/peer": {"api"},
-	"store/disk": {"api", "internal/durable"},
-	"store":      {"api", "fsm", "fsm/auth", "fsm/tree", "internal/durable", "store/disk", "store/peer"},
+	"store/disk": {"api", "internal/durable", "internal/wallclock"},
+	"store":      {"api", "fsm", "fsm/auth", "fsm/tree", "internal/durable", "internal/wallclock", "store/disk", "store/peer"},
 
 	// The HTTP side states what it needs of a member as interfaces, and never sees raft.
 	"httpd/plain":     {},
 	"httpd/limit":     {},
-	"httpd":           {"api", "fsm/tree", "httpd/limit", "httpd/plain"},
+	"httpd":           {"api", "fsm/tree", "httpd/limit", "httpd/plain", "internal/wallclock"},
 	"httpd/auth":      {"api", "fsm/auth", "httpd"},
 	"httpd/proxy":     {"api", "internal/durable"},
 	"httpd/httpdtest": {"api", "fsm/auth", "fsm/tree", "httpd"},
@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"internal/certs/certstest": {},
 	"internal/durable":         {},
 	"internal/imports":         {},
+	"internal/wallclock":       {},
 
 	"cmd/quorate/cli": {"api", "client"},
 	"cmd/quorate":     {"api", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/limit", "httpd/proxy", "internal/certs", "store", "store/disk"},

@@ -44,6 +44,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/quorate/quorate/internal/durable"
+	"github.com/quorate/quorate/internal/wallclock"
 )
 
 const (
@@ -118,7 +119,7 @@ func (o *Options) setDefaults() {
 		o.Logger = hclog.NewNullLogger()
 	}
 	if o.now == nil {
-		o.now = time.Now
+		o.now = wallclock.Now
 	}
 }
 
