@@ -29,6 +29,8 @@ const (
 	RefreshTTLRequired Code = 212
 
 	RaftInternal Code = 300
+	// DiskFull is not one of etcd's: a write was refused, and nothing done, for want of free disk space.
+	DiskFull Code = 310
 
 	EventIndexCleared Code = 401
 )
@@ -50,6 +52,7 @@ var codeMessages = map[Code]string{
 	RefreshValue:       "Value provided on refresh",
 	RefreshTTLRequired: "A TTL must be provided on refresh",
 	RaftInternal:       "Raft Internal Error",
+	DiskFull:           "Not enough free disk space",
 	EventIndexCleared:  "The event in requested index is outdated and cleared",
 }
 
@@ -74,6 +77,8 @@ func (c Code) HTTPStatus() int {
 		return http.StatusUnauthorized
 	case RaftInternal:
 		return http.StatusInternalServerError
+	case DiskFull:
+		return http.StatusInsufficientStorage
 	}
 	return http.StatusBadRequest
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/fsm/tree"
+	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/internal/wallclock"
 )
 
@@ -83,8 +84,11 @@ var errCredentials = &api.Error{Code: api.Unauthorized, Cause: "Insufficient cre
 func (s *Server) refuse(c *call, err error) {
 	c.err = keyError(err)
 	c.status = c.err.Code.HTTPStatus()
-	if c.err.Code == api.RaftInternal {
+	switch c.err.Code {
+	case api.RaftInternal:
 		s.log.Warn("request not carried out", "cause", c.err.Cause)
+	case api.DiskFull:
+		s.limits.CountRefused(limit.Disk)
 	}
 }
 

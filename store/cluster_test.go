@@ -31,7 +31,7 @@ type testNode struct {
 	store   *Store
 }
 
-func newTestCluster(t *testing.T, size int) *testCluster {
+func newTestCluster(t *testing.T, size int, adjust ...func(i int, o *Options)) *testCluster {
 	t.Helper()
 	c := &testCluster{t: t}
 	listeners := make([]net.Listener, size)
@@ -42,6 +42,9 @@ func newTestCluster(t *testing.T, size int) *testCluster {
 	for i := range size {
 		n := c.node(i, c.initial)
 		n.address = listeners[i].Addr().String()
+		for _, f := range adjust {
+			f(i, &n.options)
+		}
 		n.open(listeners[i])
 	}
 	return c

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -110,7 +109,7 @@ func (s *Store) lead(ctx context.Context, term uint64, r route) {
 			}
 		}
 		if changed || time.Since(reconciled) > 250*time.Millisecond {
-			s.reconcile(ctx)
+			s.reconcile()
 			reconciled = time.Now()
 		}
 	}
@@ -180,7 +179,7 @@ func (s *Store) command(c *fsm.Command) error {
 // reconcile brings raft's configuration in step with the membership that the state machine holds,
 // by one change at a time: whoever was added gets the log, and a vote once it has caught up;
 // whoever was removed loses both.
-func (s *Store) reconcile(ctx context.Context) {
+func (s *Store) reconcile() {
 	r := s.raft.Load()
 	m := s.fsm.Membership()
 	if len(m.Members) == 0 {
@@ -220,7 +219,7 @@ func (s *Store) reconcile(ctx context.Context) {
 				return
 			}
 			s.log.Info("added member, it gets the log and will vote once it has caught up", "member", formatID(member.ID))
-		case server.Suffrage != raft.Voter && s.caughtUp(ctx, r, member.ID):
+		case server.Suffrage != raft.Voter && s.caughtUp(r, member.ID):
 			if err := r.wait(r.AddVoter(id, raft.ServerAddress(id), 0, timeout)); err != nil {
 				s.log.Warn("member not promoted yet", "member", formatID(member.ID), "error", err)
 				return
@@ -234,22 +233,9 @@ func (s *Store) reconcile(ctx context.Context) {
 const maxLag = 64
 
 // caughtUp says whether a member has applied nearly all that is committed.
-func (s *Store) caughtUp(ctx context.Context, r *runningRaft, id uint64) bool {
-	if _, ok := s.peers.Active(id); !ok {
-		s.peers.Connect(id)
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.options.ElectionTimeout/4)
-	defer cancel()
-	answer, err := s.peers.Call(ctx, id, kindStatus, nil)
-	if err != nil {
-		return false
-	}
-	var status peerStatus
-	if err := json.Unmarshal(answer, &status); err != nil {
-		return false
-	}
-	return status.Applied > 0 && status.Applied+maxLag >= r.CommitIndex()
+func (s *Store) caughtUp(r *runningRaft, id uint64) bool {
+	status, ok := s.askStatus(id)
+	return ok && status.nearlyHas(r.CommitIndex())
 }
 
 // removeSelf lets a leader go that was removed: another member takes the lead and removes it.

@@ -47,8 +47,36 @@ func (s *Store) RegisterMetrics(registry prometheus.Registerer) error {
 			func() float64 { return float64(s.fsm.Applied()) }),
 		gauge("etcd_server_proposals_pending", "Writes of this member's clients that have no answer yet.",
 			func() float64 { return float64(s.pipeline.pending()) }),
+		gauge("quorate_disk_low", "1 when this member's disk has less free space than --min-free-disk.",
+			func() float64 { return oneIf(s.space.own.Load() != nil) }),
+		gauge("quorate_writes_refused", "1 while writes are refused for want of free disk space on too many members.",
+			func() float64 { return oneIf(s.space.refused.Load() != nil) }),
+		spaceCollector{s},
 	} {
 		errs = append(errs, registry.Register(c))
 	}
 	return errors.Join(errs...)
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// spaceCollector tells how much free space was there when the member looked last.
+type spaceCollector struct{ store *Store }
+
+var descFree = prometheus.NewDesc("quorate_disk_free_bytes",
+	"Free space for the data directory, and for the log if it is elsewhere. Looked at while --min-free-disk is set.", []string{"directory"}, nil)
+
+func (c spaceCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descFree }
+
+func (c spaceCollector) Collect(ch chan<- prometheus.Metric) {
+	c.store.space.mu.Lock()
+	defer c.store.space.mu.Unlock()
+	for _, one := range c.store.space.last {
+		ch <- prometheus.MustNewConstMetric(descFree, prometheus.GaugeValue, float64(one.Free), one.Dir)
+	}
 }

@@ -26,6 +26,8 @@ const (
 	// snapshotBytes is how many bytes of commands are applied before a snapshot is taken, even if
 	// they are few commands.
 	snapshotBytes = 64 << 20
+	// snapshotPause is how long nobody tries again after a snapshot could not be taken.
+	snapshotPause = 10 * time.Second
 )
 
 // raftConfig returns the settings of raft. Why each is as it is: docs/decisions/0007.
@@ -83,7 +85,7 @@ func (s *Store) startRaft() error {
 	config := s.raftConfig()
 	logs, stable, snapshots := s.dir.LogStore(), s.dir.StableStore(), s.dir.Snapshots()
 
-	parallel, err := newParallelLog(logs, s.leadsOthers, func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) })
+	parallel, err := newParallelLog(logs, s.leadsOthers, func(err error) { s.fail(explain(fmt.Errorf("write the log: %w", err), s.options.DataDir)) })
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
@@ -357,6 +359,7 @@ func (s *Store) takeSnapshots() {
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	var last fsm.Volume
+	var notBefore time.Time // after a failure: an attempt may write for long until it fails
 	for {
 		select {
 		case <-s.stopping:
@@ -364,7 +367,7 @@ func (s *Store) takeSnapshots() {
 		case <-ticker.C:
 		}
 		now := s.fsm.Volume()
-		if now.Commands-last.Commands <= s.options.SnapshotCount && now.Bytes-last.Bytes <= snapshotBytes {
+		if now.Commands-last.Commands <= s.options.SnapshotCount && now.Bytes-last.Bytes <= snapshotBytes || time.Now().Before(notBefore) {
 			continue
 		}
 		r := s.raft.Load()
@@ -377,6 +380,7 @@ func (s *Store) takeSnapshots() {
 		if err := r.wait(r.Snapshot()); err != nil {
 			if !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
 				s.log.Warn("no snapshot was taken, trying again later", "error", err)
+				notBefore = time.Now().Add(snapshotPause)
 			}
 			continue
 		}

@@ -30,11 +30,18 @@ const (
 	kindMoved peer.Kind = 8
 )
 
-// peerStatus is what a member tells the leader, which promotes it when it has caught up.
+// peerStatus is what a member tells another: the leader, which promotes it when it has caught up, and
+// whoever has to know of free space (space.go).
 type peerStatus struct {
 	Applied   uint64 `json:"applied"`
 	LastIndex uint64 `json:"lastIndex"`
+	// Short says that the member's disk has too little space, Refused why a leader refuses writes.
+	Short   *shortage `json:"short,omitempty"`
+	Refused *shortage `json:"refused,omitempty"`
 }
+
+// nearlyHas says whether the member has applied nearly all up to an entry.
+func (p *peerStatus) nearlyHas(index uint64) bool { return p.Applied > 0 && p.Applied+maxLag >= index }
 
 var errStarting = errors.New("this member is starting")
 
@@ -80,7 +87,10 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 	case kindStale:
 		return nil, s.stale(payload)
 	case kindStatus:
-		return json.Marshal(peerStatus{Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex()})
+		return json.Marshal(peerStatus{
+			Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex(),
+			Short: s.space.own.Load(), Refused: s.space.refused.Load(),
+		})
 	}
 	return nil, fmt.Errorf("call of kind %d is not known to this version of quorate", kind)
 }

@@ -70,6 +70,12 @@ func (s *Store) Status() api.Readiness {
 	default:
 		not("this member has not yet told the cluster its name and client URLs")
 	}
+	if short := s.space.own.Load(); short != nil {
+		status.Reasons = append(status.Reasons, "the disk is nearly full: "+short.String())
+	}
+	if short := s.space.refused.Load(); short != nil {
+		status.Reasons = append(status.Reasons, "writes are refused: "+short.String())
+	}
 	if missing := s.missing(s.membership(), 0); len(missing) > 0 {
 		status.Reasons = append(status.Reasons, "not connected to "+strings.Join(missing, ", "))
 	}

@@ -72,11 +72,15 @@ type Options struct {
 	// DiskStallLimit is how long a write of the log may take before the member stops, so that the
 	// others go on without it.
 	DiskStallLimit time.Duration
+	// MinFreeDisk is the free space below which writes are refused. Zero never refuses any.
+	MinFreeDisk disk.Reserve
 
 	// TLS is asked for what to dial other members with, each time. Nil means the system's roots and
 	// no certificate.
 	TLS    func() *tls.Config
 	Logger hclog.Logger
+
+	measureSpace func() ([]disk.Space, error) // in place of the disk's, for tests
 }
 
 // Initial is a member in the list a new member starts with.
@@ -106,6 +110,7 @@ type Store struct {
 	acks     acknowledgements
 	applied  *appliedNote
 	pipeline *pipeline
+	space    space
 
 	// confirms are this leader's rounds, readIndex those of a member that asks its leader.
 	confirms, readIndex sharedRound
@@ -183,6 +188,7 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		WALDir:       s.options.WALDir,
 		MaxSnapshots: s.options.MaxSnapshots,
 		CacheBytes:   logCache,
+		Reserve:      s.options.MinFreeDisk,
 		StallLimit:   s.options.DiskStallLimit,
 		OnStall: func(op string, waited time.Duration) {
 			s.fail(fmt.Errorf("the disk does not answer: %s has taken %v so far; this member stops so that the others go on without it", op, waited.Round(time.Millisecond)))
@@ -192,7 +198,7 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		Logger:    s.log,
 	})
 	if err != nil {
-		return err
+		return explain(err, s.options.DataDir)
 	}
 	defer func() {
 		if err != nil {
@@ -288,6 +294,9 @@ func (s *Store) start() (err error) {
 	s.goDo(s.watchLeadership)
 	s.goDo(s.publish)
 	s.goDo(s.takeSnapshots)
+	if s.options.MinFreeDisk != (disk.Reserve{}) {
+		s.goDo(s.watchSpace)
+	}
 	return nil
 }
 
@@ -318,6 +327,7 @@ func (s *Store) fail(err error) {
 // diskFailed is called when the log cannot be read or written, before whoever wanted to is told. Raft
 // would panic then, and a clear message is worth more than a stack trace, so it never returns to raft.
 func (s *Store) diskFailed(err error) {
+	err = explain(err, s.options.DataDir)
 	if !s.raftStarted.Load() {
 		s.stop(err)
 		return
@@ -406,8 +416,12 @@ func (s *Store) handOver(r *runningRaft) {
 }
 
 // Do replicates a write and returns its event once this member has applied it. The error is an
-// *api.Error: the store's refusal, or one of code 300, after which the outcome may be unknown.
+// *api.Error: the store's refusal; code 310 when a disk is too full for the write to be tried; or one of
+// code 300, after which the outcome may be unknown.
 func (s *Store) Do(ctx context.Context, w tree.Write) (*tree.Event, error) {
+	if err := s.haveRoom(&w); err != nil {
+		return nil, err
+	}
 	if err := s.introduced(ctx); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/quorate/quorate/httpd/auth"
 	"github.com/quorate/quorate/httpd/limit"
 	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/disk"
 )
 
 // shutdownTime is how long requests that are under way may take when the server stops.
@@ -85,6 +86,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		StrictReconfig:    cfg.StrictReconfigCheck,
 		ForceNewCluster:   cfg.ForceNewCluster,
 		DiskStallLimit:    cfg.DiskStallLimit,
+		MinFreeDisk:       disk.Reserve{Bytes: cfg.MinFreeDisk.Bytes, Percent: cfg.MinFreeDisk.Percent},
 		TLS:               certificates.dial,
 		Logger:            log,
 	}

@@ -72,6 +72,8 @@ type Options struct {
 	WALDir string
 	// MaxSnapshots is how many snapshots are kept. Zero means all.
 	MaxSnapshots int
+	// Reserve is how much space snapshots leave to the log, and what [Dir.Space] compares with.
+	Reserve Reserve
 	// CacheBytes bounds the memory for recent log entries. Zero means 32 MiB.
 	CacheBytes int64
 	// VerifyBytes bounds how much log is read completely at Open. A longer log is checked for
@@ -171,7 +173,7 @@ func Open(o Options) (*Dir, error) {
 
 func (d *Dir) open() error {
 	var err error
-	if d.snapshots, err = openSnapshots(d.member("snap"), d.opts.MaxSnapshots, d.opts.Logger); err != nil {
+	if d.snapshots, err = openSnapshots(d.member("snap"), d.opts.MaxSnapshots, d.opts.Reserve, d.opts.Logger); err != nil {
 		return err
 	}
 	if d.identity, err = readIdentity(d.member(identityFile)); err != nil {

@@ -105,7 +105,12 @@ func (j *journal) extend(n int) error {
 	}
 	if p.file == nil {
 		// Also if preparing it has failed: there may be room on the disk by now.
-		if p = j.prepare(number, size); p.err != nil {
+		p = j.prepare(number, size)
+		if errors.Is(p.err, syscall.ENOSPC) {
+			// A small one may do until there is room again.
+			p = j.prepare(number, max(j.firstSegment, sectorSize*int64(1+sectors(n))))
+		}
+		if p.err != nil {
 			return p.err
 		}
 	}

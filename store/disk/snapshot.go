@@ -61,9 +61,10 @@ type snapshotHeader struct {
 // snapshotStore is a raft.SnapshotStore. raft.FileSnapshotStore would do, but it passes over a
 // damaged snapshot in silence, checksums only the data, and writes in pieces of 4 KiB.
 type snapshotStore struct {
-	dir    string
-	retain int // 0 means all
-	logger hclog.Logger
+	dir     string
+	retain  int // 0 means all
+	reserve Reserve
+	logger  hclog.Logger
 
 	mu          sync.Mutex // guards what follows, and which files are there
 	term, index uint64     // of the newest snapshot that can be used; 0, 0 when there is none
@@ -85,8 +86,8 @@ func (s *snapshotStore) path(id string) string { return filepath.Join(s.dir, id+
 
 // openSnapshots removes what an interrupted write has left and looks for the newest snapshot that
 // is whole. Damaged ones before it are set aside.
-func openSnapshots(dir string, retain int, logger hclog.Logger) (*snapshotStore, error) {
-	s := &snapshotStore{dir: dir, retain: retain, logger: logger}
+func openSnapshots(dir string, retain int, reserve Reserve, logger hclog.Logger) (*snapshotStore, error) {
+	s := &snapshotStore{dir: dir, retain: retain, reserve: reserve, logger: logger}
 	left, _ := filepath.Glob(filepath.Join(globQuote(dir), "*"+snapSuffix+durable.TempSuffix))
 	for _, path := range left {
 		if err := removeIfThere(path); err != nil {
@@ -317,6 +318,9 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	if version != 1 {
 		return nil, fmt.Errorf("make snapshot: unsupported version %d", version)
 	}
+	if err := s.room(); err != nil {
+		return nil, fmt.Errorf("make snapshot: %w", err)
+	}
 	description, err := json.Marshal(snapshotHeader{
 		Version: version, Index: index, Term: term,
 		Configuration: configuration, ConfigurationIndex: configurationIndex,
@@ -349,6 +353,7 @@ type snapshotSink struct {
 	buffer      *bufio.Writer
 	size        uint64
 	unsynced    int
+	unchecked   int // bytes since the last look for space
 	sum         uint32
 	started     time.Time
 }
@@ -358,6 +363,12 @@ func (k *snapshotSink) ID() string { return k.id }
 func (k *snapshotSink) Write(p []byte) (int, error) {
 	if k.file == nil {
 		return 0, os.ErrClosed
+	}
+	if k.unchecked += len(p); k.unchecked >= snapSpaceEvery {
+		k.unchecked = 0
+		if err := k.store.room(); err != nil {
+			return 0, fmt.Errorf("write snapshot %s: %w", k.id, err)
+		}
 	}
 	n, err := k.buffer.Write(p)
 	k.size += uint64(n)
