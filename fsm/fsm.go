@@ -58,8 +58,10 @@ type FSM struct {
 	tree  *tree.Tree
 	hooks Hooks
 
-	requests requests // raft's goroutine only
-	broken   bool     // raft's goroutine only
+	// step is held while the state changes, and to take all of it at once.
+	step     sync.Mutex
+	requests requests // guarded by step
+	broken   bool     // guarded by step
 
 	membership atomic.Pointer[Membership]
 	auth       atomic.Pointer[auth.State]
@@ -158,6 +160,8 @@ func (f *FSM) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry
 // changes: with them the applied index follows the log without gaps. The responses are nil, or an
 // error for an entry that was not applied.
 func (f *FSM) ApplyBatch(entries []*raft.Log) []any {
+	f.step.Lock()
+	defer f.step.Unlock()
 	responses := make([]any, len(entries))
 	before := f.applied.Load()
 	var term uint64
@@ -259,6 +263,8 @@ func expires(now int64, ttl uint64) int64 {
 
 // Snapshot implements raft.FSM. It only copies pointers; Persist does the work.
 func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
+	f.step.Lock()
+	defer f.step.Unlock()
 	if f.broken {
 		return nil, errBroken
 	}
@@ -269,6 +275,8 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 // one over when it is restarted within this process, and readers must not see time run backwards.
 func (f *FSM) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	f.step.Lock()
+	defer f.step.Unlock()
 	head, err := readSnapshotHead(r)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"net/http"
 
 	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/fsm/tree"
 )
 
@@ -30,6 +31,9 @@ type Backend interface {
 	// Linearizable returns when Tree is at least as new as the moment of the call, or an
 	// *api.Error with code 300.
 	Linearizable(ctx context.Context) error
+
+	// Backup takes the state of this member at one moment.
+	Backup() (*backup.State, error)
 
 	// Members returns all members in ascending order of their IDs.
 	Members() []api.Member

@@ -108,6 +108,8 @@ type Server struct {
 	member  atomic.Pointer[member]
 	waiting atomic.Pointer[string] // why there is no member yet
 
+	snapshots chan struct{} // has one value for each that is being sent
+
 	// active counts requests in handlers; Shutdown waits for them.
 	active atomic.Int64
 	// stopping ends watches.
@@ -140,6 +142,8 @@ func NewServer(opts Options, backend Backend) *Server {
 		timeout: 5*time.Second + 2*opts.ElectionTimeout,
 		cors:    newCORSPolicy(opts.CORS),
 		limits:  opts.Limits,
+
+		snapshots: make(chan struct{}, maxSnapshots),
 	}
 	s.limit.timeout = s.timeout
 	s.stopping, s.stop = context.WithCancel(context.Background())

@@ -116,19 +116,16 @@ func (s *Server) memberStatus(w http.ResponseWriter, r *http.Request, m *member)
 		status.Leader = leader.ID
 	}
 	status.RaftIndex, status.Term = m.RaftState()
-	if want := r.URL.Query().Get("checksum"); want != "" {
-		on, err := strconv.ParseBool(want)
-		if err != nil {
-			return &api.StatusError{Status: http.StatusBadRequest, Message: "checksum is true or false, not " + strconv.Quote(want)}
-		}
-		if on && !m.may(r, Access{Kind: Admin}) {
-			return errAdminCredentials
-		}
-		if on {
-			var sum uint64
-			sum, status.Index = m.Tree().Checksum()
-			status.Checksum = strconv.FormatUint(sum, 16)
-		}
+	checksum, err := boolParameter(r, "checksum")
+	switch {
+	case err != nil:
+		return err
+	case checksum && !m.may(r, Access{Kind: Admin}):
+		return errAdminCredentials
+	case checksum:
+		var sum uint64
+		sum, status.Index = m.Tree().Checksum()
+		status.Checksum = strconv.FormatUint(sum, 16)
 	}
 	return writeJSON(w, http.StatusOK, status, true)
 }

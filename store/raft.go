@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/quorate/quorate/fsm"
+	"github.com/quorate/quorate/store/disk"
 	"github.com/quorate/quorate/store/peer"
 )
 
@@ -151,11 +152,11 @@ func (s *Store) bootstrap(config *raft.Config, logs raft.LogStore, stable raft.S
 		return err
 	}
 	if !exists {
-		return raft.BootstrapCluster(config, logs, stable, snapshots, transport, s.initialConfiguration())
+		return raft.BootstrapCluster(config, logs, stable, snapshots, transport, initialConfiguration(s.identity))
 	}
 	// There is a term and nothing else: the process ended when raft had done the half of it. Raft
 	// would never do the rest. The entry is that of all members.
-	return logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(s.initialConfiguration())})
+	return logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(initialConfiguration(s.identity))})
 }
 
 // newRaft is raft.NewRaft, which does not come back when the log cannot be used (diskFailed).
@@ -178,9 +179,10 @@ func (s *Store) newRaft(config *raft.Config, logs raft.LogStore, stable raft.Sta
 	}
 }
 
-func (s *Store) initialConfiguration() raft.Configuration {
+// initialConfiguration lets all members that a cluster begins with vote.
+func initialConfiguration(identity disk.Identity) raft.Configuration {
 	var c raft.Configuration
-	for _, m := range s.identity.Initial {
+	for _, m := range identity.Initial {
 		c.Servers = append(c.Servers, raft.Server{ID: serverID(m.ID), Address: raft.ServerAddress(serverID(m.ID)), Suffrage: raft.Voter})
 	}
 	slices.SortFunc(c.Servers, func(a, b raft.Server) int { return cmp.Compare(a.ID, b.ID) })

@@ -19,41 +19,55 @@ import (
 // found makes the identity of a member of a new cluster, from the list of all of them. Every member
 // computes the same IDs (spec bootstrap 3, 4).
 func (s *Store) found(ctx context.Context) (disk.Identity, error) {
-	identity := disk.Identity{Token: s.options.Token, Name: s.options.Name}
-	var ids []uint64
-	for _, i := range s.options.Initial {
-		urls := slices.Sorted(slices.Values(i.PeerURLs))
-		id := api.MemberID(urls, s.options.Token)
-		if slices.Contains(ids, id) {
-			return identity, fmt.Errorf("member exists with identical ID %s (%s)", formatID(id), i.Name)
-		}
-		ids = append(ids, id)
-		identity.Initial = append(identity.Initial, disk.InitialMember{ID: id, Name: i.Name, PeerURLs: urls})
-		if i.Name == s.options.Name {
-			identity.Member = id
-		}
+	identity, err := initialIdentity(s.options.Name, s.options.Token, s.options.Initial)
+	if err != nil {
+		return identity, err
 	}
-	if identity.Member == 0 {
-		return identity, fmt.Errorf("couldn't find local name %q in the initial cluster configuration", s.options.Name)
-	}
-	identity.Cluster = api.ClusterID(ids)
-	sortInitial(identity.Initial)
+	return identity, s.checkUnknown(ctx, identity, time.Second)
+}
 
-	// A member that has once taken part and comes back with an empty disk has forgotten what it
-	// voted for and what it acknowledged.
+// checkUnknown refuses the first start of a member that the others have seen before. It has lost its
+// data, and so forgotten what it voted for and what it acknowledged. Others that do not answer within
+// the time-out, each, are passed over.
+func (s *Store) checkUnknown(ctx context.Context, identity disk.Identity, timeout time.Duration) error {
 	for _, u := range s.othersURLs(identity.Member, identity.Initial) {
-		roster, err := s.fetchMembers(ctx, u, time.Second)
+		roster, err := s.fetchMembers(ctx, u, timeout)
 		if err != nil {
 			continue
 		}
 		for _, m := range roster.Members {
 			if m.ID == formatID(identity.Member) && len(m.ClientURLs) > 0 {
-				return identity, fmt.Errorf("member %s has already been bootstrapped: its data is lost; remove it (quorate member remove %s), add it again (quorate member add %s %s), and start it with --initial-cluster-state existing and an empty data directory",
+				return fmt.Errorf("member %s has already been bootstrapped: its data is lost; remove it (quorate member remove %s), add it again (quorate member add %s %s), and start it with --initial-cluster-state existing and an empty data directory",
 					m.ID, m.ID, s.options.Name, strings.Join(s.options.AdvertisePeerURLs, ","))
 			}
 		}
 		break
 	}
+	return nil
+}
+
+// initialIdentity makes the identity of the member with a name in the list of all members of a new
+// cluster.
+func initialIdentity(name, token string, initial []Initial) (disk.Identity, error) {
+	identity := disk.Identity{Token: token, Name: name}
+	var ids []uint64
+	for _, i := range initial {
+		urls := slices.Sorted(slices.Values(i.PeerURLs))
+		id := api.MemberID(urls, token)
+		if slices.Contains(ids, id) {
+			return identity, fmt.Errorf("member exists with identical ID %s (%s)", formatID(id), i.Name)
+		}
+		ids = append(ids, id)
+		identity.Initial = append(identity.Initial, disk.InitialMember{ID: id, Name: i.Name, PeerURLs: urls})
+		if i.Name == name {
+			identity.Member = id
+		}
+	}
+	if identity.Member == 0 {
+		return identity, fmt.Errorf("couldn't find local name %q in the initial cluster configuration", name)
+	}
+	identity.Cluster = api.ClusterID(ids)
+	sortInitial(identity.Initial)
 	return identity, nil
 }
 

@@ -175,7 +175,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.openDisk(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.start(); err != nil {
+	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -224,9 +224,6 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		}
 	}
 	s.self = s.identity.Member
-	if s.boot, err = s.dir.NextBoot(); err != nil {
-		return err
-	}
 	verb := "starting member"
 	if ok {
 		verb = "restarting member"
@@ -241,8 +238,8 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 	return nil
 }
 
-// start brings up everything that runs.
-func (s *Store) start() (err error) {
+// start brings up everything that runs. ctx bounds what a first start asks other members.
+func (s *Store) start(ctx context.Context) (err error) {
 	s.pipeline = newPipeline(s)
 	s.fsm = fsm.New(s.self, s.options.EventHistory, fsm.Hooks{
 		Deliver:        s.pipeline.deliver,
@@ -271,6 +268,12 @@ func (s *Store) start() (err error) {
 				s.stop(fmt.Errorf("serve members on %v: %w", l.Addr(), err))
 			}
 		})
+	}
+	if err := s.checkRestored(ctx); err != nil {
+		return err
+	}
+	if s.boot, err = s.dir.NextBoot(); err != nil {
+		return err
 	}
 	if s.applied, err = openAppliedNote(s.options.DataDir); err != nil {
 		return err

@@ -50,7 +50,7 @@ It serves the etcd v2 API. "quorate serve" runs a server, the other commands are
 			return writeVersion(stdout)
 		},
 	}, recoverCommand(), verifyCommand())
-	cli.Register(root)
+	cli.Register(root, snapshotVerifyCommand(), snapshotRestoreCommand(), snapshotExportCommand())
 
 	return cli.Report(stderr, root.ExecuteContext(ctx))
 }

@@ -78,6 +78,20 @@ func (s *Snapshot) Release() { s.nodes, s.events, s.released = nil, nil, true }
 // Index returns the tree's index at the snapshot.
 func (s *Snapshot) Index() uint64 { return s.index }
 
+// Count returns how many keys and directories there are, hidden ones included and the root not.
+func (s *Snapshot) Count() (keys, dirs int) {
+	for _, n := range s.nodes {
+		switch {
+		case n == nil:
+		case n.Dir:
+			dirs++
+		default:
+			keys++
+		}
+	}
+	return keys, dirs
+}
+
 // WriteTo writes the snapshot for Restore.
 func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	if s.released {

@@ -66,6 +66,13 @@ func newRoot() *dir { return &dir{node: &Node{Key: "/", Dir: true}} }
 // Index returns the tree's index after the last batch.
 func (t *Tree) Index() uint64 { return t.publishedIndex.Load() }
 
+// FirstEvent returns the oldest index from which a watch can begin.
+func (t *Tree) FirstEvent() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.history.first
+}
+
 // Clock returns the latest time that any batch brought, in Unix nanoseconds.
 func (t *Tree) Clock() int64 { return t.publishedClock.Load() }
 

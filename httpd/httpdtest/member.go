@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/fsm/tree"
 	"github.com/quorate/quorate/httpd"
@@ -139,6 +140,20 @@ func (m *Member) Linearizable(ctx context.Context) error {
 		return m.Fail(ctx)
 	}
 	return nil
+}
+
+// Backup has the tree alone as its state.
+func (m *Member) Backup() (*backup.State, error) {
+	if m.Fail != nil {
+		if err := m.Fail(context.Background()); err != nil {
+			return nil, err
+		}
+	}
+	t := m.tree.Snapshot()
+	info := backup.Info{Cluster: api.FormatID(m.ClusterID()), Member: m.Self.ID, Name: m.Self.Name, Index: t.Index(), Time: time.Now().UTC()}
+	info.RaftIndex, info.Term = m.RaftState()
+	info.Keys, info.Dirs = t.Count()
+	return &backup.State{Info: info, State: t, Release: t.Release}, nil
 }
 
 func (m *Member) Members() []api.Member {

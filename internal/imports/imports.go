@@ -10,6 +10,7 @@ const module = "github.com/quorate/quorate"
 var allowed = map[string][]string{
 	"api":    {},
 	"client": {"api"},
+	"backup": {"internal/durable"},
 
 	"fsm/tree": {"api"},
 	"fsm/auth": {"api"},
@@ -17,15 +18,15 @@ var allowed = map[string][]string{
 
 	"store/peer": {"api"},
 	"store/disk": {"api", "internal/durable", "internal/wallclock"},
-	"store":      {"api", "fsm", "fsm/auth", "fsm/tree", "internal/durable", "internal/wallclock", "store/disk", "store/peer"},
+	"store":      {"api", "backup", "fsm", "fsm/auth", "fsm/tree", "internal/durable", "internal/wallclock", "store/disk", "store/peer"},
 
 	// The HTTP side states what it needs of a member as interfaces, and never sees raft.
 	"httpd/plain":     {},
 	"httpd/limit":     {},
-	"httpd":           {"api", "fsm/tree", "httpd/limit", "httpd/plain", "internal/wallclock"},
+	"httpd":           {"api", "backup", "fsm/tree", "httpd/limit", "httpd/plain", "internal/wallclock"},
 	"httpd/auth":      {"api", "fsm/auth", "httpd"},
 	"httpd/proxy":     {"api", "internal/durable"},
-	"httpd/httpdtest": {"api", "fsm/auth", "fsm/tree", "httpd"},
+	"httpd/httpdtest": {"api", "backup", "fsm/auth", "fsm/tree", "httpd"},
 
 	"discovery": {"api"},
 	"configs":   {"internal/durable"},
@@ -36,8 +37,8 @@ var allowed = map[string][]string{
 	"internal/imports":         {},
 	"internal/wallclock":       {},
 
-	"cmd/quorate/cli": {"api", "client"},
-	"cmd/quorate":     {"api", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/limit", "httpd/proxy", "internal/certs", "store", "store/disk"},
+	"cmd/quorate/cli": {"api", "backup", "client"},
+	"cmd/quorate":     {"api", "backup", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/limit", "httpd/proxy", "internal/certs", "store", "store/disk"},
 
 	// These speak the wire only, so that they run against etcd, too.
 	"internal/cluster":     {"api"},

@@ -280,6 +280,16 @@ func (d *Dir) NextBoot() (uint64, error) {
 	return boot, err
 }
 
+// Booted says whether NextBoot was ever called for this directory. It needs an identity.
+func (d *Dir) Booted() (bool, error) {
+	log := d.LogStore()
+	if log == nil {
+		return false, errNoIdentity
+	}
+	_, ok, err := log.getSetting(bootKey)
+	return ok, err
+}
+
 // LogStore returns the raft log, nil before there is an identity.
 func (d *Dir) LogStore() *LogStore {
 	d.mu.Lock()

@@ -32,8 +32,9 @@ const (
 )
 
 // Register adds the client's verbs and its global flags to root. Errors are left to [Report], so
-// cobra's own printing of errors and usage is switched off.
-func Register(root *cobra.Command) {
+// cobra's own printing of errors and usage is switched off. offline are verbs below "snapshot" that work
+// on what is inside a backup, which is beyond a client.
+func Register(root *cobra.Command, offline ...*cobra.Command) {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddGroup(
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
@@ -54,7 +55,7 @@ func Register(root *cobra.Command) {
 			g.userCommand(), g.roleCommand(), g.authCommand(), g.discoveryCommand(),
 		},
 		groupData: {
-			g.exportCommand(), g.importCommand(), g.diffCommand(), g.migrateCommand(),
+			g.exportCommand(), g.importCommand(), g.diffCommand(), g.migrateCommand(), g.snapshotCommand(offline),
 		},
 	} {
 		for _, c := range commands {

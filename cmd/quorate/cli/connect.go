@@ -96,10 +96,8 @@ func (g *globals) open(cmd *cobra.Command) (*session, error) {
 		err:    cmd.ErrOrStderr(),
 		format: g.output,
 	}
-	switch s.format {
-	case "simple", "extended", "json":
-	default:
-		return nil, exitf(exitUsage, "Unsupported output format: %s", s.format)
+	if err := g.checkOutput(); err != nil {
+		return nil, err
 	}
 	endpoints, domain, err := g.findEndpoints(cmd.Context(), s.err)
 	if err != nil {
@@ -117,6 +115,14 @@ func (g *globals) open(cmd *cobra.Command) (*session, error) {
 	}
 	s.keys = s.client.Keys("")
 	return s, nil
+}
+
+func (g *globals) checkOutput() error {
+	switch g.output {
+	case "simple", "extended", "json":
+		return nil
+	}
+	return exitf(exitUsage, "Unsupported output format: %s", g.output)
 }
 
 // config is the client's configuration without endpoints.

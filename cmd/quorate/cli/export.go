@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/client"
 )
 
@@ -57,6 +59,24 @@ func newExport(found entries, r *client.Response, prefix string) export {
 		e.Nodes = append(e.Nodes, n)
 	}
 	return e
+}
+
+// WriteExport writes what is below a directory in the form of "quorate export", as JSON or YAML. The
+// node is the recursive listing of prefix, read at the given index of the cluster.
+func WriteExport(w io.Writer, format, prefix string, node *api.Node, cluster string, index uint64) error {
+	if err := checkExportFormat(format); err != nil {
+		return err
+	}
+	found := entries{}
+	found.add(node, time.Now())
+	return newExport(found, &client.Response{ClusterID: cluster, Index: index}, prefix).encode(w, format)
+}
+
+func checkExportFormat(format string) error {
+	if format != "json" && format != "yaml" {
+		return usagef("--format must be json or yaml")
+	}
+	return nil
 }
 
 // entries checks an export and moves it from its prefix to another, unless that is "". Nodes that
@@ -146,6 +166,9 @@ func readExport(in io.Reader, name string) (e export, err error) {
 	} else {
 		b, err = os.ReadFile(name)
 	}
+	if err == nil && backup.Begins(b) {
+		err = fmt.Errorf("this is a snapshot: quorate snapshot export %s | quorate import -", name)
+	}
 	if err == nil {
 		e, err = decodeExport(b)
 	}
@@ -168,8 +191,8 @@ PREFIX. Indexes, users and roles are not either: this is no backup of a cluster.
 		Example: `  quorate export > all.json
   quorate export --format yaml /app > app.yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "json" && format != "yaml" {
-				return usagef("--format must be json or yaml")
+			if err := checkExportFormat(format); err != nil {
+				return err
 			}
 			if len(args) == 0 {
 				args = []string{"/"}
