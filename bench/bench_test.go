@@ -53,6 +53,7 @@ func TestReadAnswers(t *testing.T) {
 	}{
 		{"length", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX: y\r\n\r\nhellonext", ""},
 		{"chunks", "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\nnext", ""},
+		{"long", "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + strings.Repeat("v", 10000) + "next", ""},
 		{"refusal", "HTTP/1.1 500 Internal Server Error\r\n\r\n", "unwelcome answer"},
 		{"cut in the head", "HTTP/1.1 200 OK\r\nContent-Le", "EOF"},
 		{"cut in the body", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", "EOF"},
@@ -65,7 +66,7 @@ func TestReadAnswers(t *testing.T) {
 				_, _ = theirs.Read(make([]byte, 100))
 				_, _ = theirs.Write([]byte(tt.answer))
 			}()
-			c := &conn{ours, bufio.NewReader(ours)}
+			c := &conn{Conn: ours, br: bufio.NewReader(ours)}
 			err := c.roundTrip(request("GET", "/", ""))
 			if tt.wantErr != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {

@@ -18,7 +18,8 @@ import (
 // conn is one keep-alive HTTP/1.1 connection that sends requests as ready-made bytes.
 type conn struct {
 	net.Conn
-	br *bufio.Reader
+	br    *bufio.Reader
+	large []byte // for long bodies, made when needed
 }
 
 func dial(addr string) (*conn, error) {
@@ -29,11 +30,33 @@ func dial(addr string) (*conn, error) {
 	if err := c.SetDeadline(time.Now().Add(lineLimit)); err != nil {
 		return nil, err
 	}
-	return &conn{c, bufio.NewReaderSize(c, 4096)}, nil
+	return &conn{Conn: c, br: bufio.NewReaderSize(c, 4096)}, nil
 }
 
 // lineLimit bounds what is done on one connection: a server that hangs must not hang the run.
 const lineLimit = 4 * time.Minute
+
+// discard reads n bytes of a body. A long one is read in large pieces, past the buffer.
+func (c *conn) discard(n int) error {
+	buffered := min(n, c.br.Buffered())
+	if _, err := c.br.Discard(buffered); err != nil {
+		return err
+	}
+	if n -= buffered; n < c.br.Size() {
+		_, err := c.br.Discard(n)
+		return err
+	}
+	if c.large == nil {
+		c.large = make([]byte, 256<<10)
+	}
+	for n > 0 {
+		m, err := c.Conn.Read(c.large[:min(n, len(c.large))])
+		if n -= m; err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // roundTrip sends a request and reads the whole answer. Any status but 2xx is an error.
 func (c *conn) roundTrip(request []byte) error {
@@ -45,8 +68,7 @@ func (c *conn) roundTrip(request []byte) error {
 		return err
 	}
 	if length >= 0 {
-		_, err := c.br.Discard(length)
-		return err
+		return c.discard(length)
 	}
 	for {
 		n, err := c.readChunk()
@@ -94,8 +116,7 @@ func (c *conn) readChunk() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = c.br.Discard(int(n) + len("\r\n"))
-	return int(n), err
+	return int(n), c.discard(int(n) + len("\r\n"))
 }
 
 // request makes the bytes of a request; a body is a form.
