@@ -7,10 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"runtime/metrics"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -93,6 +90,7 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		return err
 	}
 	defer certificates.watch()()
+	defer saveMemory()()
 	limits, err := newLimits(cfg, log)
 	if err != nil {
 		return err
@@ -127,42 +125,6 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 		return fallBack(ctx, cfg, log, certificates, limits, ls, server.Server)
 	}
 	return err
-}
-
-// Most of a large store's memory are keys, which live long: less than half as much again beside them
-// is enough, and the collector seldom runs. A small store is left to Go's default, or it would be
-// collected all the time. GOGC has the last word.
-const (
-	largeHeap        = 32 << 20 // bytes
-	largeHeapPercent = 40
-	defaultPercent   = 100
-)
-
-// saveMemory adjusts the garbage collector to what the server holds, until ctx ends.
-func saveMemory(ctx context.Context) {
-	if os.Getenv("GOGC") != "" {
-		return
-	}
-	ticker := time.NewTicker(5 * time.Second)
-	defer ticker.Stop()
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	percent := defaultPercent
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		metrics.Read(live)
-		want := defaultPercent
-		if live[0].Value.Uint64() > largeHeap {
-			want = largeHeapPercent
-		}
-		if want != percent {
-			debug.SetGCPercent(want)
-			percent = want
-		}
-	}
 }
 
 func newLogger(cfg *configs.Config, stderr io.Writer) hclog.Logger {
