@@ -52,7 +52,7 @@ func Register(root *cobra.Command, offline ...*cobra.Command) {
 		},
 		groupCluster: {
 			g.memberCommand(), g.clusterHealthCommand(), g.statusCommand(), g.healthCommand(),
-			g.userCommand(), g.roleCommand(), g.authCommand(), g.discoveryCommand(),
+			g.userCommand(), g.roleCommand(), g.authCommand(), g.discoveryCommand(), g.benchCommand(),
 		},
 		groupData: {
 			g.exportCommand(), g.importCommand(), g.diffCommand(), g.migrateCommand(), g.snapshotCommand(offline),

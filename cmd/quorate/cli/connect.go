@@ -79,6 +79,7 @@ func (g *globals) given() string {
 // session is one run of a verb: a client and where to print.
 type session struct {
 	client    *client.Client
+	config    client.Config // what client was made of
 	keys      *client.Keys
 	transport http.RoundTripper // for what is not the v2 API
 	in        io.Reader
@@ -110,6 +111,7 @@ func (g *globals) open(cmd *cobra.Command) (*session, error) {
 	config.Endpoints = endpoints
 	config.TLS.ServerName = domain
 	s.transport = &http.Transport{TLSClientConfig: config.TLS}
+	s.config = config
 	if s.client, err = client.New(config); err != nil {
 		return nil, usagef("%v", err)
 	}
