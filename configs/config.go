@@ -75,6 +75,9 @@ type Config struct {
 	// DiskStallLimit is --disk-stall-limit: how long one write may hang before the process gives
 	// up. 0 waits for ever.
 	DiskStallLimit time.Duration
+	// FastFailover is --fast-failover: do not wait for the election time-out when the process of the
+	// leader has ended.
+	FastFailover bool
 
 	// MaxRequestBytes is --max-request-bytes: the largest body accepted, in bytes.
 	MaxRequestBytes uint64
@@ -171,6 +174,7 @@ func Default() Config {
 		CORS:              []string{"*"},
 		EventHistory:      100_000,
 		DiskStallLimit:    30 * time.Second,
+		FastFailover:      true,
 
 		// These two are etcd's on /v2/keys.
 		MaxRequestBytes: 10 << 20,

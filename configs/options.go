@@ -35,6 +35,8 @@ var groups = []group{
 			"Number of past events that a watch can go back to. 1000 is what etcd keeps."),
 		duration("disk-stall-limit", func(s *settings) *time.Duration { return &s.DiskStallLimit },
 			"How long one write to the disk may hang before the process ends, so that the others\ncan go on without it (0 waits for ever)."),
+		boolean("fast-failover", func(s *settings) *bool { return &s.FastFailover },
+			"Elect a new leader as soon as the old one's process has ended, instead of after\nthe election time-out."),
 		words("cors", func(s *settings) *[]string { return &s.CORS }, parseOrigins,
 			"Comma-separated origins that browsers may call from, or * for all."),
 	}},

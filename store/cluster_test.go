@@ -61,6 +61,7 @@ func (c *testCluster) node(i int, initial []Initial) *testNode {
 		EventHistory:    1000,
 		MaxSnapshots:    2,
 		StrictReconfig:  true,
+		FastFailover:    true,
 		Logger:          testLogger(fmt.Sprint("n", i)),
 	}}
 	n.options.AdvertisePeerURLs = initial[i].PeerURLs

@@ -35,6 +35,8 @@ const (
 type peerStatus struct {
 	Applied   uint64 `json:"applied"`
 	LastIndex uint64 `json:"lastIndex"`
+	// Leaving says that the member is about to stop, so that leadership is not handed over to it.
+	Leaving bool `json:"leaving,omitempty"`
 	// Short says that the member's disk has too little space, Refused why a leader refuses writes.
 	Short   *shortage `json:"short,omitempty"`
 	Refused *shortage `json:"refused,omitempty"`
@@ -86,9 +88,18 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 		return nil, s.moved(ctx, from, payload)
 	case kindStale:
 		return nil, s.stale(payload)
+	case kindSucceed:
+		yes, err := s.agrees(from, payload)
+		if err != nil {
+			return nil, err
+		}
+		if yes {
+			return []byte{1}, nil
+		}
+		return []byte{0}, nil
 	case kindStatus:
 		return json.Marshal(peerStatus{
-			Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex(),
+			Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex(), Leaving: s.leaving.Load(),
 			Short: s.space.own.Load(), Refused: s.space.refused.Load(),
 		})
 	}

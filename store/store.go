@@ -74,6 +74,9 @@ type Options struct {
 	DiskStallLimit time.Duration
 	// MinFreeDisk is the free space below which writes are refused. Zero never refuses any.
 	MinFreeDisk disk.Reserve
+	// FastFailover lets this member stand for election as soon as the leader's process has ended,
+	// if the others see the same. See succession.go.
+	FastFailover bool
 
 	// TLS is asked for what to dial other members with, each time. Nil means the system's roots and
 	// no certificate.
@@ -125,6 +128,12 @@ type Store struct {
 	// transferSince is when raft began to refuse entries because of a transfer of leadership, in
 	// Unix nanoseconds, and 0 while it does not.
 	transferSince atomic.Int64
+
+	// leaving says that this member is about to stop: leadership is not for it.
+	leaving atomic.Bool
+
+	// succeeding says that this member looks whether to succeed a leader that has ended.
+	succeeding atomic.Bool
 
 	// readyTerm is the term in which this member leads and has applied its first command.
 	readyTerm atomic.Uint64
@@ -261,6 +270,8 @@ func (s *Store) start(ctx context.Context) (err error) {
 		TLS:       s.options.TLS,
 		Logger:    s.log.Named("peer"),
 		OnRefused: s.onRefused,
+
+		OnUnreachable: s.onUnreachable,
 	})
 	for _, l := range s.options.Listeners {
 		s.goDo(func() {
@@ -356,7 +367,7 @@ func (s *Store) Done() <-chan struct{} { return s.stopping }
 // Err returns why the member stopped by itself: ErrRemoved, or what went wrong. Call it after Done.
 func (s *Store) Err() error { return s.stopError }
 
-// Close hands leadership over if this member leads, and stops it. Everything it started has ended
+// Close hands leadership over if this member leads and HandOver was not called, and stops it. Everything it started has ended
 // when Close returns, unless the member has Failed.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
@@ -371,14 +382,11 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) close() error {
-	r := s.raft.Load()
 	// stopError may be written by another goroutine only before stopping is closed.
 	select {
 	case <-s.stopping:
 	default:
-		if r != nil {
-			s.handOver(r)
-		}
+		s.HandOver()
 	}
 	s.stop(nil)
 	err := errors.Join(s.stopRaft(), s.closePeers())
@@ -397,25 +405,6 @@ func (s *Store) closePeers() error {
 		return nil
 	}
 	return s.peers.Close()
-}
-
-// handOver moves leadership to another member, so that the cluster does not have to notice first
-// that its leader is gone.
-func (s *Store) handOver(r *runningRaft) {
-	if r.State() != raft.Leader || voters(r) < 2 {
-		return
-	}
-	s.log.Info("handing over leadership")
-	done := make(chan error, 1)
-	go func() { done <- r.LeadershipTransfer().Error() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			s.log.Warn("leadership was not handed over, the others will elect", "error", err)
-		}
-	case <-time.After(s.options.ElectionTimeout):
-		s.log.Warn("leadership was not handed over in time, the others will elect")
-	}
 }
 
 // Do replicates a write and returns its event once this member has applied it. The error is an

@@ -87,6 +87,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		ForceNewCluster:   cfg.ForceNewCluster,
 		DiskStallLimit:    cfg.DiskStallLimit,
 		MinFreeDisk:       disk.Reserve{Bytes: cfg.MinFreeDisk.Bytes, Percent: cfg.MinFreeDisk.Percent},
+		FastFailover:      cfg.FastFailover,
 		TLS:               certificates.dial,
 		Logger:            log,
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // conn is an upgraded connection.
@@ -11,6 +12,8 @@ type conn struct {
 	net.Conn
 	peers *Peers
 	peer  uint64
+	// feeds says that raft reads from it what the other member sends.
+	feeds atomic.Bool
 	ahead []byte // read together with the handshake, belongs to one reader
 	once  sync.Once
 }

@@ -78,6 +78,7 @@ func (l *layer) deliver(c *conn) {
 func (l *layer) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.queue:
+		c.feeds.Store(true)
 		return l.adopt(c)
 	case <-l.ctx.Done():
 		return nil, net.ErrClosed

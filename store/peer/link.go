@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/quorate/quorate/api"
@@ -36,6 +37,7 @@ type link struct {
 	accepted *rpcConn
 	since    time.Time // when current was set last after having been nil
 	lastErr  error     // of the last dial
+	ended    bool      // the last connection was ended by the other side, and there is none since
 }
 
 // link returns the link of a member. If there is none, or dial is set and nobody dials, that is
@@ -142,8 +144,30 @@ func (l *link) dial() error {
 	c := newRPC(raw)
 	l.set(func() { l.dialed, l.lastErr = c, nil })
 	<-c.done
-	l.set(func() { l.dialed = nil })
+	ended := c.endedByPeer()
+	l.set(func() { l.dialed, l.ended = nil, ended })
 	return nil
+}
+
+// refused says whether the other side has ended the last connection and refuses another one.
+func (l *link) refused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended && l.current.Load() == nil && refusedEverywhere(l.lastErr)
+}
+
+// refusedEverywhere says of the error of a dial that nobody listens at any URL of the member.
+func refusedEverywhere(err error) bool {
+	all, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return false
+	}
+	for _, e := range all.Unwrap() {
+		if !errors.Is(e, syscall.ECONNREFUSED) {
+			return false
+		}
+	}
+	return true
 }
 
 // failed notes that dialing has failed.
@@ -177,11 +201,16 @@ func (p *Peers) accepted(raw *conn) {
 	l.kick()
 	if !p.start(func() {
 		<-c.done
+		ended := c.endedByPeer()
 		l.set(func() {
 			if l.accepted == c {
-				l.accepted = nil
+				l.accepted, l.ended = nil, ended
+				l.lastErr = nil // it is of a dial before that
 			}
 		})
+		if l.current.Load() == nil {
+			l.kick()
+		}
 	}) {
 		c.close(ErrConnectionLost)
 	}
@@ -196,8 +225,11 @@ func (l *link) set(change func()) {
 	if use == nil {
 		use = l.accepted
 	}
-	if use != nil && l.current.Load() == nil {
-		l.since = time.Now()
+	if use != nil {
+		l.ended = false
+		if l.current.Load() == nil {
+			l.since = time.Now()
+		}
 	}
 	l.current.Store(use)
 	if use != nil {

@@ -84,8 +84,8 @@ type Config struct {
 	OnRefused func(peer uint64, refusal *RefusedError)
 	// OnUnreachable is told each time when dialing a member for rpc has failed without an answer of
 	// that member. A connection that has lasted is dialed again at once when it is lost, so that
-	// the end of a process is known as soon as its kernel tells; err is syscall.ECONNREFUSED then.
-	// It must neither block nor call Close.
+	// the end of a process is known as soon as its kernel tells; see Gone. It must neither block nor
+	// call Close.
 	OnUnreachable func(peer uint64, err error)
 	Metrics       Metrics
 }
@@ -251,6 +251,25 @@ func (p *Peers) Active(id uint64) (since time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	return l.active()
+}
+
+// Gone says whether a member's process has ended, as far as can be told from here: it was the other
+// side that ended the last rpc connection, every URL of the member has refused the next one
+// (ECONNREFUSED, which the kernel of a machine says for a port on which nobody listens), and raft has
+// read what the member had sent to the end. Silence is no sign, nor is a dial without an answer.
+func (p *Peers) Gone(id uint64) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	l := p.links[id]
+	if l == nil || !l.refused() {
+		return false
+	}
+	for c := range p.conns {
+		if c.peer == id && c.feeds.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // Drop closes all connections to and from a member, raft's too: it has another URL now, or was

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -139,6 +141,18 @@ func (c *rpcConn) closed() bool {
 	default:
 		return false
 	}
+}
+
+// endedByPeer says of a closed connection that the other side has ended it, or its kernel has.
+func (c *rpcConn) endedByPeer() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(c.err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // call sends a request and waits.
