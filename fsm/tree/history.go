@@ -102,6 +102,11 @@ func inHistory(e *Event, key string, recursive bool) bool {
 		e.Node.Dir && (e.Action == Delete || e.Action == Expire) && below(key, e.Node.Key)
 }
 
+// hiddenBelow says whether a key has a hidden component below dir.
+func hiddenBelow(key, dir string) bool {
+	return below(key, dir) && strings.LastIndex(key, "/_") >= len(strings.TrimSuffix(dir, "/"))
+}
+
 // below says that a key is a descendant of dir.
 func below(key, dir string) bool {
 	if dir == "/" {

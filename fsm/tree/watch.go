@@ -11,7 +11,8 @@ import (
 var ErrWatcherClosed = errors.New("watcher is closed")
 
 const (
-	// watcherQueue is how many live events wait for a slow reader before the watcher is given up.
+	// watcherQueue is how many live events wait for a slow reader. It gets those that follow from the
+	// history, as long as they are there.
 	watcherQueue = 100
 	// scanStep is how many past events are looked at under the read lock in one go.
 	scanStep = 4096
@@ -20,7 +21,7 @@ const (
 // Watcher receives the events of one watch. Close it when done.
 //
 // It reads past events in portions, straight from the history, and is then registered to be told of
-// live ones, which wait in its queue.
+// live ones, which wait in its queue. When that is full it goes back to reading the history.
 type Watcher struct {
 	tree      *Tree
 	path      string
@@ -38,6 +39,7 @@ type Watcher struct {
 	mu    sync.Mutex // guards what follows; taken after the hub's lock
 	queue []*Event
 	past  bool          // the history has not been read to its end
+	live  bool          // it was, and what has happened since is seen by the rules for live events
 	ended bool          // no event will come after those in the queue
 	wake  chan struct{} // made when someone waits
 }
@@ -73,8 +75,8 @@ func (t *Tree) Watch(path string, recursive, stream bool, waitIndex uint64) (*Wa
 func (w *Watcher) StartIndex() uint64 { return w.start }
 
 // Next returns the next event. It returns ErrWatcherClosed after Close; after the one event of a
-// watch that is no stream; and after the last event in the queue of a stream that was too slow, whose
-// reader then knows that it has a gap. Only one goroutine may call it at a time.
+// watch that is no stream; and when a stream was so slow that the history no longer has what comes
+// next, so that its reader knows that it has a gap. Only one goroutine may call it at a time.
 func (w *Watcher) Next(ctx context.Context) (*Event, error) {
 	for {
 		e, wake, past := w.take()
@@ -146,7 +148,7 @@ func (w *Watcher) scan() bool {
 	for n := 0; w.since <= h.last && n < scanStep && len(w.queue) < watcherQueue; n++ {
 		e := h.at(w.since)
 		w.since++
-		if inHistory(e, w.path, w.recursive) {
+		if inHistory(e, w.path, w.recursive) && !(w.live && hiddenBelow(e.Node.Key, w.path)) {
 			w.queue = append(w.queue, e)
 			if !w.stream {
 				w.past, w.ended = false, true
@@ -157,7 +159,7 @@ func (w *Watcher) scan() bool {
 		}
 	}
 	done := w.since > h.last
-	w.past = !done
+	w.past, w.live = !done, w.live || done
 	w.mu.Unlock()
 	if done {
 		w.tree.hub.register(w)
@@ -165,7 +167,8 @@ func (w *Watcher) scan() bool {
 	return true
 }
 
-// push queues a live event. It returns false if the watcher wants no more after it.
+// push queues a live event, or has the watcher read the history from there on. It says whether the
+// watcher is to be told of the next one.
 func (w *Watcher) push(e *Event) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -176,10 +179,10 @@ func (w *Watcher) push(e *Event) bool {
 		w.queue = append(w.queue, e)
 		w.ended = !w.stream
 	} else {
-		w.ended = true
+		w.since, w.past = e.Index, true
 	}
 	w.signal()
-	return !w.ended
+	return !w.ended && !w.past
 }
 
 // end lets no more events in, and with drop set none out.

@@ -50,36 +50,58 @@ func next(t testing.TB, w *Watcher) *Event {
 	return e
 }
 
-func TestSlowStreamIsDropped(t *testing.T) {
-	tree := New(1000)
-	slow := watch(t, tree, "/k", false, true, 0)
-	other := watch(t, tree, "/k", false, true, 0)
-	for i := range watcherQueue {
-		set(t, tree, "/k", fmt.Sprint(i))
+// A stream that is read more slowly than its queue fills gets the rest from the history.
+func TestSlowStreamReadsOn(t *testing.T) {
+	const events = 5 * watcherQueue
+	tree := New(events)
+	slow := watch(t, tree, "/d", true, true, 0)
+	var want []uint64
+	for i := range events {
+		if i%10 == 9 {
+			set(t, tree, "/d/_hidden", "is not seen by those who watch from above")
+			continue
+		}
+		want = append(want, set(t, tree, "/d/k", fmt.Sprint(i)).Index)
 	}
-	for i := range watcherQueue {
-		if got, want := next(t, other).Index, uint64(i+1); got != want {
-			t.Fatalf("other watcher: event %d, want %d", got, want)
+	if got := tree.Stats().Watchers; got != 0 {
+		t.Errorf("with a full queue %d watchers are told of events, want 0", got)
+	}
+	for i, index := range want {
+		if got := next(t, slow).Index; got != index {
+			t.Fatalf("event %d has index %d, want %d", i, got, index)
 		}
 	}
-	if got := tree.Stats().Watchers; got != 2 {
-		t.Errorf("with a full queue %d watchers, want 2", got)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if e, err := slow.Next(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("after the last event: %v, %v; want to wait", e, err)
 	}
-	set(t, tree, "/k", "one too many")
 	if got := tree.Stats().Watchers; got != 1 {
-		t.Errorf("after the overflow %d watchers, want 1", got)
+		t.Errorf("caught up: %d watchers, want 1", got)
+	}
+	live := set(t, tree, "/d/k", "live")
+	if got := next(t, slow); got != live {
+		t.Errorf("then came event %d, want the live one, %d", got.Index, live.Index)
+	}
+}
+
+// A stream that is slower than the history ends, and does not leave out anything silently.
+func TestStreamSlowerThanTheHistoryEnds(t *testing.T) {
+	tree := New(watcherQueue)
+	slow := watch(t, tree, "/k", false, true, 0)
+	for range 3 * watcherQueue {
+		set(t, tree, "/k", "v")
 	}
 	for i := range watcherQueue {
 		if got, want := next(t, slow).Index, uint64(i+1); got != want {
-			t.Fatalf("slow watcher: event %d, want %d", got, want)
+			t.Fatalf("event %d, want %d", got, want)
 		}
 	}
 	for range 2 {
-		if _, err := slow.Next(t.Context()); !errors.Is(err, ErrWatcherClosed) {
-			t.Errorf("slow watcher, drained: error %v, want %v", err, ErrWatcherClosed)
+		if e, err := slow.Next(t.Context()); !errors.Is(err, ErrWatcherClosed) {
+			t.Errorf("drained: event %v, error %v, want %v", e, err, ErrWatcherClosed)
 		}
 	}
-	next(t, other)
 }
 
 // A stream reads a long past in portions, while writes go on, and misses nothing.
