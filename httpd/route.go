@@ -23,6 +23,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.active.Add(1)
 	defer s.active.Add(-1)
 
+	if s.stopping.Err() != nil {
+		w.Header().Set("Connection", "close")
+	}
 	s.cors.apply(w.Header(), r)
 	if limit.Refuse(w, r) {
 		return

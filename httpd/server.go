@@ -110,6 +110,7 @@ type Server struct {
 
 	snapshots chan struct{} // has one value for each that is being sent
 
+	connected atomic.Int64 // connections of net/http
 	// active counts requests in handlers; Shutdown waits for them.
 	active atomic.Int64
 	// stopping ends watches.
@@ -163,6 +164,7 @@ func NewServer(opts Options, backend Backend) *Server {
 		MaxHeaderBytes: opts.MaxHeaderBytes,
 		ConnContext:    limit.ConnContext,
 		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
+		ConnState:      s.count,
 	}
 	s.plain = plain.New(plain.Config{
 		Prefix:        keysPrefix,
@@ -234,14 +236,21 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
+// lastCall is how long Shutdown lets clients ask once more on the connections that they have, and tells
+// them with the answer to go elsewhere. A request that meets the end of its connection has no answer.
+const lastCall = 50 * time.Millisecond
+
 // closeGrace is how long Shutdown waits, after the last request was handled, for its answer to
 // leave and for connections that were opened but never used.
 const closeGrace = 200 * time.Millisecond
 
-// Shutdown closes the listeners, ends watches at once by closing their connections without the final
-// chunk (spec watch 6), and lets other requests finish until ctx is done.
+// Shutdown ends watches at once by closing their connections without the final chunk (spec watch 6). To
+// all others the next answer is the last; after a moment it closes the listeners and what is idle, and
+// lets requests finish until ctx is done.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
+	s.plain.LastCall()
+	s.awaitNobody(ctx, lastCall)
 	s.plain.Drain()
 	defer s.plain.Close()
 	graceful, cancel := context.WithCancel(ctx)
@@ -279,5 +288,33 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			s.http.Close()
 			return nil
 		}
+	}
+}
+
+// awaitNobody waits until nobody is connected, or for as long as given.
+func (s *Server) awaitNobody(ctx context.Context, atMost time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if conns, _ := s.plain.Count(); conns == 0 && s.connected.Load() == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// count follows how many connections net/http has.
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.connected.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.connected.Add(-1)
 	}
 }

@@ -39,7 +39,9 @@ func (s *Store) raftConfig() *raft.Config {
 	c.HeartbeatTimeout = s.options.ElectionTimeout * 3 / 4
 	c.ElectionTimeout = s.options.ElectionTimeout
 	c.LeaderLeaseTimeout = c.HeartbeatTimeout
-	c.CommitTimeout = min(50*time.Millisecond, s.options.ElectionTimeout/4)
+	// A nudge tells followers of a commit: what raft sends every CommitTimeout is for those that got
+	// none, and would keep an idle cluster busy.
+	c.CommitTimeout = min(250*time.Millisecond, s.options.ElectionTimeout/4)
 	// Raft counts entries, of which one holds many commands: snapshots are taken by takeSnapshots.
 	c.SnapshotThreshold = 1 << 40
 	c.SnapshotInterval = 24 * time.Hour

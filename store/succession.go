@@ -128,12 +128,15 @@ func (s *Store) canvass(r *runningRaft, b bid) bool {
 
 // agrees says whether this member agrees that another one succeeds the leader.
 func (s *Store) agrees(from uint64, payload []byte) (bool, error) {
+	if !s.options.FastFailover {
+		return false, peer.ErrUnknownKind // as members say that are older than this
+	}
 	b, err := parseBid(payload)
 	if err != nil {
 		return false, err
 	}
 	r := s.raft.Load()
-	if !s.options.FastFailover || r.State() == raft.Leader || r.CurrentTerm() != b.term || !s.peers.Gone(b.leader) {
+	if r.State() == raft.Leader || r.CurrentTerm() != b.term || !s.peers.Gone(b.leader) {
 		return false, nil
 	}
 	if leader := s.leaderID(); leader != 0 && leader != b.leader {

@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"testing"
+
+	"github.com/quorate/quorate/store/peer"
 )
 
 // notSoon is an election time-out that no test waits for: an election within patience has another
@@ -143,8 +146,8 @@ func TestWhoAgreesToASuccession(t *testing.T) {
 		}
 	}
 	voter.options.FastFailover = false
-	if say(nil) {
-		t.Error("agrees although it was told not to")
+	if _, err := voter.agrees(asker.self, b.append(nil)); !errors.Is(err, peer.ErrUnknownKind) {
+		t.Errorf("without fast fail-over the answer is %v, want %v", err, peer.ErrUnknownKind)
 	}
 	voter.options.FastFailover = true
 	if _, err := voter.agrees(asker.self, nil); err == nil {

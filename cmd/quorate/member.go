@@ -130,6 +130,10 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		log.Info("the data-dir used by this member must be removed.", "dataDir", cfg.DataDir)
 		err = nil
 	}
+	if ctx.Err() != nil {
+		// Another member leads before anything ends here, so that the others' clients do not wait for it.
+		member.HandOver()
+	}
 	shutdown, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
 	// Writes that are under way still get their answers, so the member goes last. Watches end now.

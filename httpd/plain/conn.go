@@ -139,7 +139,7 @@ func (c *conn) loop() (handed bool) {
 func (c *conn) answer(r *Request) (served, ok bool) {
 	w := responses.Get().(*Response)
 	defer w.release()
-	w.closing, w.draining = r.closing, &c.server.draining
+	w.closing, w.lastCall = r.closing, &c.server.lastCall
 	if !c.server.cfg.Handler.ServePlain(w, r) {
 		return false, false
 	}

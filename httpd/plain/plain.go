@@ -55,8 +55,8 @@ type Handler interface {
 // Server serves the connections of its listeners.
 type Server struct {
 	cfg Config
-	// draining is set when no request is to be read any more on connections that have served one.
-	draining atomic.Bool
+	lastCall atomic.Bool // each answer is the last one of its connection
+	draining atomic.Bool // no request is read any more on connections that have served one
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{} // guarded by mu
@@ -89,9 +89,15 @@ func (s *Server) remove(c *conn) {
 	s.mu.Unlock()
 }
 
+// LastCall makes every answer the last one of its connection, and says so in it. Whoever sends requests
+// one after the other learns from an answer that it has to go elsewhere, and not from a connection that
+// ends under a request.
+func (s *Server) LastCall() { s.lastCall.Store(true) }
+
 // Drain closes the connections on which nothing is asked, and all others as soon as they have their
 // answer. Those on which nothing was ever asked stay: their first request may be on its way.
 func (s *Server) Drain() {
+	s.lastCall.Store(true)
 	s.draining.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()

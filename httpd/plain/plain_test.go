@@ -575,3 +575,28 @@ func TestShutdownUnderLoad(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// After the last call each connection gets one more answer, which says that it is the last. None ends
+// without having been told.
+func TestLastCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, false)
+		quiet, quietReader := r.dial(t)
+		io.WriteString(quiet, get)
+		answer(t, quietReader)
+		synctest.Wait()
+
+		r.LastCall()
+		synctest.Wait()
+		if all, _ := r.Count(); all != 1 {
+			t.Fatalf("%d connections after the last call, want 1", all)
+		}
+		io.WriteString(quiet, get)
+		if resp, err := http.ReadResponse(quietReader, nil); err != nil || !resp.Close {
+			t.Errorf("%+v and %v, want an answer that says close", resp, err)
+		}
+		if _, err := io.ReadAll(quietReader); err != nil {
+			t.Error(err)
+		}
+	})
+}

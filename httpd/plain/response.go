@@ -14,8 +14,8 @@ type Response struct {
 	b       []byte
 	start   int  // of the answer in b: before it is room that Body may need
 	closing bool // the connection ends with this answer
-	// draining makes any answer the last one.
-	draining *atomic.Bool
+	// lastCall makes any answer the last one.
+	lastCall *atomic.Bool
 }
 
 // maxDigits is what the length of a body needs at most.
@@ -71,7 +71,7 @@ func (w *Response) Body(render func([]byte) []byte) {
 	b := appendDate(w.b, time.Now())
 	b = append(b, "Content-Length: "...)
 	length := len(b)
-	if w.closing = w.closing || w.draining.Load(); w.closing {
+	if w.closing = w.closing || w.lastCall.Load(); w.closing {
 		b = append(b, "\r\nConnection: close"...)
 	}
 	b = append(b, "\r\n\r\n"...)
