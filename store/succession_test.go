@@ -145,11 +145,6 @@ func TestWhoAgreesToASuccession(t *testing.T) {
 			t.Errorf("agrees to %s", tt.what)
 		}
 	}
-	voter.options.FastFailover = false
-	if _, err := voter.agrees(asker.self, b.append(nil)); !errors.Is(err, peer.ErrUnknownKind) {
-		t.Errorf("without fast fail-over the answer is %v, want %v", err, peer.ErrUnknownKind)
-	}
-	voter.options.FastFailover = true
 	if _, err := voter.agrees(asker.self, nil); err == nil {
 		t.Error("an empty bid is understood")
 	}
@@ -158,6 +153,16 @@ func TestWhoAgreesToASuccession(t *testing.T) {
 	}
 	if c.leader() == leader {
 		t.Error("the leader that has ended leads")
+	}
+}
+
+// A member that is told to wait for its election time-out says what older members say.
+func TestNoFastFailover(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster(t, 1, func(o *Options) { o.FastFailover = false })
+	_, err := c.leader().store.Call(t.Context(), 2, kindSucceed, bid{}.append(nil))
+	if !errors.Is(err, peer.ErrUnknownKind) {
+		t.Errorf("the answer is %v, want %v", err, peer.ErrUnknownKind)
 	}
 }
 
