@@ -159,7 +159,7 @@ func TestWhoAgreesToASuccession(t *testing.T) {
 // A member that is told to wait for its election time-out says what older members say.
 func TestNoFastFailover(t *testing.T) {
 	t.Parallel()
-	c := newTestCluster(t, 1, func(o *Options) { o.FastFailover = false })
+	c := newTestCluster(t, 1, func(_ int, o *Options) { o.FastFailover = false })
 	_, err := c.leader().store.Call(t.Context(), 2, kindSucceed, bid{}.append(nil))
 	if !errors.Is(err, peer.ErrUnknownKind) {
 		t.Errorf("the answer is %v, want %v", err, peer.ErrUnknownKind)

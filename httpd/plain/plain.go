@@ -54,7 +54,7 @@ type Handler interface {
 
 // Server serves the connections of its listeners.
 type Server struct {
-	cfg Config
+	cfg      Config
 	lastCall atomic.Bool // each answer is the last one of its connection
 	draining atomic.Bool // no request is read any more on connections that have served one
 
