@@ -95,6 +95,13 @@ type Config struct {
 	// MinFreeDisk is --min-free-disk: with less free space writes are refused.
 	MinFreeDisk Space
 
+	// BackupDir is --backup-dir: where this member writes backups by itself. Empty means nowhere.
+	BackupDir string
+	// BackupInterval is --backup-interval: how often. At least 1 s.
+	BackupInterval time.Duration
+	// BackupKeep is --backup-keep: how many of this member's backups stay there. At least 1.
+	BackupKeep uint
+
 	// InitialAdvertisePeerURLs is --initial-advertise-peer-urls; used on the first start only.
 	InitialAdvertisePeerURLs URLs
 	// InitialCluster is --initial-cluster, not yet parsed. When it was not given it is made of Name
@@ -184,6 +191,9 @@ func Default() Config {
 		MaxWatchers:    50_000,
 		// What the log may need until snapshots have shortened it.
 		MinFreeDisk: Space{Bytes: 64 << 20},
+
+		BackupInterval: time.Hour,
+		BackupKeep:     24,
 
 		InitialAdvertisePeerURLs: URLs{"http://localhost:2380"},
 		InitialClusterState:      StateNew,

@@ -56,6 +56,14 @@ var groups = []group{
 		space("min-free-disk", func(s *settings) *Space { return &s.MinFreeDisk },
 			"Free space, as bytes, with a unit (64MiB) or in percent of the file system (5%), below\nwhich writes other than DELETE are refused with 507 (0 never refuses)."),
 	}},
+	{"Backups", []option{
+		text("backup-dir", func(s *settings) *string { return &s.BackupDir },
+			"Directory in which this member writes backups by itself. Empty means none.\nMembers may share one. Best on another machine's disk."),
+		duration("backup-interval", func(s *settings) *time.Duration { return &s.BackupInterval },
+			"Time between two backups of this member. Members take turns."),
+		number("backup-keep", func(s *settings) *uint { return &s.BackupKeep },
+			"Number of this member's backups that stay in the directory."),
+	}},
 	{"Clustering", []option{
 		urls("initial-advertise-peer-urls", func(s *settings) *URLs { return &s.InitialAdvertisePeerURLs },
 			"URLs at which the other members reach this one. First start only."),

@@ -55,6 +55,9 @@ func (c *Config) Validate() error {
 			return refusef("--max-%s[%d] and --max-%s-per-address[%d] should be at most %d", limit.name, limit.all, limit.name, limit.perAddress, maxCount)
 		}
 	}
+	if c.BackupDir != "" && (c.BackupInterval < time.Second || c.BackupKeep == 0) {
+		return refusef("--backup-interval[%v] should be at least 1s and --backup-keep[%d] at least 1", c.BackupInterval, c.BackupKeep)
+	}
 	if err := validateServiceURL(c.DiscoveryServiceURL); err != nil {
 		return err
 	}

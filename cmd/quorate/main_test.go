@@ -59,6 +59,7 @@ func TestExitStatus(t *testing.T) {
 		{"unknown verb", []string{"frobnicate"}, 1, "", `unknown command "frobnicate"`},
 		{"unknown flag", []string{"serve", "--nonsense"}, 2, "", "flag provided but not defined: -nonsense\nUsage:"},
 		{"wrong combination", []string{"serve", "--heartbeat-interval", "300"}, 1, "", "error verifying flags, --election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]. See 'quorate serve --help'."},
+		{"backup too often", serveArgs(t.TempDir(), "--backup-dir", "x", "--backup-interval", "1ms"), 1, "", "--backup-interval[1ms] should be at least 1s and --backup-keep[24] at least 1"},
 		{"hint", []string{"serve", "--listen-client-urls", "http://127.0.0.1:1"}, 1, "", "When listening on specific address(es)"},
 		{"address taken", []string{"serve", "--data-dir", t.TempDir(), "--listen-client-urls", "http://" + taken.Addr().String(), "--advertise-client-urls", "http://localhost:1"}, 1, "",
 			fmt.Sprintf("listen tcp %s: bind: address already in use", taken.Addr())},

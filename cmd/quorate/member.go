@@ -10,6 +10,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/discovery"
 	"github.com/quorate/quorate/httpd"
@@ -28,10 +29,43 @@ type server struct {
 	guard *auth.Guard
 }
 
-// setMember says who answers, once the member is up.
-func (s *server) setMember(m *store.Store) {
+// setMember says who answers, once the member is up. backups may be nil.
+func (s *server) setMember(m *store.Store, backups *backup.Schedule) {
 	s.guard.SetBackend(m)
-	s.SetBackend(m)
+	if backups == nil {
+		s.SetBackend(m)
+		return
+	}
+	s.SetBackend(&backedUpMember{m, backups})
+}
+
+// backedUpMember is a member that also tells when its backups fail. It is ready all the same.
+type backedUpMember struct {
+	*store.Store
+	backups *backup.Schedule
+}
+
+func (m *backedUpMember) Status() httpd.Status {
+	status := m.Store.Status()
+	if problem := m.backups.Problem(); problem != "" {
+		status.Reasons = append(status.Reasons, problem)
+	}
+	return status
+}
+
+// scheduleBackups returns the schedule of a member's backups, nil for none.
+func scheduleBackups(cfg *configs.Config, m *store.Store, log hclog.Logger) *backup.Schedule {
+	if cfg.BackupDir == "" {
+		return nil
+	}
+	return backup.NewSchedule(backup.ScheduleOptions{
+		Dir:      cfg.BackupDir,
+		Interval: cfg.BackupInterval,
+		Keep:     int(cfg.BackupKeep),
+		Member:   m.MemberID(),
+		Take:     m.Backup,
+		Logger:   log.Named("backup"),
+	})
 }
 
 // newServer returns the HTTP server of the client URLs. Until the member is up it answers 503.
@@ -114,7 +148,17 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 	if err := errors.Join(member.RegisterMetrics(registry), server.guard.RegisterMetrics(registry), httpd.InstallRaftMetrics(registry)); err != nil {
 		return errors.Join(err, member.Close())
 	}
-	server.setMember(member)
+	backups := scheduleBackups(cfg, member, log)
+	if backups != nil {
+		if err := backups.Register(registry); err != nil {
+			return errors.Join(err, member.Close())
+		}
+		// Nobody waits for it at the end: the disk may be one that does not answer.
+		running, stop := context.WithCancel(ctx)
+		defer stop()
+		go backups.Run(running)
+	}
+	server.setMember(member, backups)
 	if err := notifyReady(); err != nil {
 		log.Warn("the service manager was not told that this server is ready", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // verb runs the program in this process.
@@ -132,5 +133,49 @@ func cutOff(t *testing.T, from, to string) {
 	}
 	if err := os.WriteFile(to, b[:len(b)-1], 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestServeWithBackups has a member that writes backups by itself, and one that cannot, which says so
+// and serves all the same.
+func TestServeWithBackups(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "backups")
+	m := start(t, serveArgs(t.TempDir(), "--backup-dir", dir, "--backup-interval", "1s", "--backup-keep", "2")...)
+	await(t, "a backup", func() bool {
+		files, err := filepath.Glob(filepath.Join(dir, "quorate-*.snap"))
+		return err == nil && len(files) > 0
+	})
+	files, err := filepath.Glob(filepath.Join(dir, "quorate-*.snap"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The oldest may be removed meanwhile.
+	if code, stdout, stderr := verb(t, "snapshot", "verify", files[len(files)-1]); code != 0 {
+		t.Errorf("exit status %d: %s%s", code, stdout, stderr)
+	}
+	await(t, "the metric", func() bool {
+		body := wait(t, "GET", "http://"+m.address+"/metrics", "", 200)
+		return strings.Contains(body, "\nquorate_backup_last_bytes ") && !strings.Contains(body, "\nquorate_backup_last_bytes 0\n")
+	})
+
+	inTheWay := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = start(t, serveArgs(t.TempDir(), "--backup-dir", inTheWay)...)
+	await(t, "the failure in readyz", func() bool {
+		body := wait(t, "GET", "http://"+m.address+"/readyz?verbose", "", 200)
+		return strings.Contains(body, "- the last scheduled backup failed: mkdir "+inTheWay+": a file is in the way")
+	})
+	wait(t, "PUT", "http://"+m.address+"/v2/keys/a", "value=1", 201)
+}
+
+// await waits until f is true.
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !f(); time.Sleep(20 * time.Millisecond) { // between two looks
+		if time.Now().After(end) {
+			t.Fatalf("never seen: %s", what)
+		}
 	}
 }
