@@ -19,6 +19,9 @@ const (
 	StateNew      = "new"
 	StateExisting = "existing"
 
+	LogStoreBoltDB = "boltdb"
+	LogStoreWAL    = "wal"
+
 	ProxyOff      = "off"
 	ProxyReadonly = "readonly"
 	ProxyOn       = "on"
@@ -51,6 +54,9 @@ type Config struct {
 	DataDir string
 	// WALDir is --wal-dir: a directory of its own for the log. Empty means DataDir/member/wal.
 	WALDir string
+	// LogStore is --log-store: what holds the log, LogStoreBoltDB or LogStoreWAL. It has to be what
+	// the data directory was made with, or converted to.
+	LogStore string
 	// SnapshotCount is --snapshot-count: a snapshot is made after more than this many entries.
 	SnapshotCount uint64
 	// HeartbeatInterval is --heartbeat-interval, ms.
@@ -171,6 +177,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Name:              "default",
+		LogStore:          LogStoreBoltDB,
 		SnapshotCount:     DefaultSnapshotCount,
 		HeartbeatInterval: 100 * time.Millisecond,
 		ElectionTimeout:   time.Second,

@@ -17,6 +17,8 @@ var groups = []group{
 			"Path to the data directory. Empty means ${name}.etcd in the working directory."),
 		text("wal-dir", func(s *settings) *string { return &s.WALDir },
 			"Path to a directory of its own for the log."),
+		enum("log-store", func(s *settings) *string { return &s.LogStore },
+			"What holds the log: 'boltdb', or 'wal' for hashicorp/raft-wal. A data directory that has\nthe other kind is refused; 'quorate convert-log' changes it.", LogStoreBoltDB, LogStoreWAL),
 		number("snapshot-count", func(s *settings) *uint64 { return &s.SnapshotCount },
 			"Number of applied entries after which a snapshot is made. 0 means the default."),
 		millis("heartbeat-interval", func(s *settings) *time.Duration { return &s.HeartbeatInterval },

@@ -32,6 +32,7 @@ func TestParseRefuses(t *testing.T) {
 		{"out of a duration's range", []string{"--election-timeout", "18446744073709551615"}, nil, 2, `invalid value "18446744073709551615" for flag -election-timeout: value out of range`},
 		{"not a boolean", []string{"--debug=maybe"}, nil, 2, `invalid boolean value "maybe" for -debug: parse error`},
 		{"ignored boolean is still checked", []string{"--enable-v2=maybe"}, nil, 2, `invalid boolean value "maybe" for -enable-v2: parse error`},
+		{"not a log store", []string{"--log-store", "etcd"}, nil, 2, `invalid value "etcd" for flag -log-store: invalid value`},
 		{"not a duration", []string{"--disk-stall-limit", "30"}, nil, 2, `invalid value "30" for flag -disk-stall-limit: parse error`},
 		{"enum: cluster state", []string{"--initial-cluster-state", "old"}, nil, 2, `invalid value "old" for flag -initial-cluster-state: invalid value`},
 		{"enum: proxy", []string{"--proxy", "yes"}, nil, 2, `invalid value "yes" for flag -proxy: invalid value`},
@@ -120,6 +121,7 @@ func TestParseAccepts(t *testing.T) {
 		{"hexadecimal as in etcd", []string{"--snapshot-count", "0x10"}, nil, func(c *Config) { c.SnapshotCount = 16 }},
 		{"rights of guests", []string{"--auth-guest", "none"}, nil, func(c *Config) { c.AuthGuest = GuestNone }},
 		{"snapshot count 0", []string{"--snapshot-count", "0"}, nil, func(*Config) {}},
+		{"log store", []string{"--log-store", "wal"}, nil, func(c *Config) { c.LogStore = LogStoreWAL }},
 		{"times", []string{"--heartbeat-interval", "20", "--election-timeout", "50000", "--disk-stall-limit", "1m"}, nil, func(c *Config) {
 			c.HeartbeatInterval, c.ElectionTimeout, c.DiskStallLimit = 20*time.Millisecond, 50*time.Second, time.Minute
 		}},

@@ -47,6 +47,8 @@ type Options struct {
 
 	DataDir string
 	WALDir  string // empty: within DataDir
+	// LogStore is the kind of log. Empty means the one that is there, and disk.BoltDB for a new one.
+	LogStore disk.Kind
 
 	// First start only.
 	Initial  []Initial // all initial members, or with Existing all present ones; this one among them
@@ -195,6 +197,7 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 	s.dir, err = disk.Open(disk.Options{
 		DataDir:      s.options.DataDir,
 		WALDir:       s.options.WALDir,
+		LogStore:     s.options.LogStore,
 		MaxSnapshots: s.options.MaxSnapshots,
 		CacheBytes:   logCache,
 		Reserve:      s.options.MinFreeDisk,

@@ -109,6 +109,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		ClientURLs:        cfg.AdvertiseClientURLs,
 		DataDir:           cfg.DataDir,
 		WALDir:            cfg.WALDir,
+		LogStore:          disk.Kind(cfg.LogStore),
 		Existing:          cfg.InitialClusterState == configs.StateExisting,
 		AdvertisePeerURLs: cfg.InitialAdvertisePeerURLs,
 		ListenPeerURLs:    cfg.ListenPeerURLs,

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // crash ends the world at one operation on raft.db or on the journal. What was written to the
@@ -22,6 +25,8 @@ type crash struct {
 	down    bool     // it has happened
 	deleted []string // files, kept under another name
 	files   []*crashFile
+	kind    Kind
+	mu      sync.Mutex // guards everything: raft-wal works in the background, too
 }
 
 // fate says which of the sectors that were not synced are on disk after the crash.
@@ -41,6 +46,8 @@ func (f fate) keeps(sector int64) bool {
 func (c *crash) op(run func() error) error { return c.count(false, run) }
 
 func (c *crash) count(write bool, run func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.down {
 		return errInjected
 	}
@@ -57,6 +64,9 @@ func (c *crash) count(write bool, run func() error) error {
 	}
 	c.down = true
 	for _, f := range c.files {
+		if f.fresh && c.fate == allLost {
+			_ = os.Remove(f.Name())
+		}
 		for sector, before := range f.unsynced {
 			if !c.fate.keeps(sector) {
 				if _, err := f.File.WriteAt(before, sector*sectorSize); err != nil {
@@ -74,8 +84,9 @@ func (c *crash) count(write bool, run func() error) error {
 }
 
 func (c *crash) options(dir string) Options {
-	return Options{DataDir: dir, NoSync: true, wrapBolt: c.wrap,
-		journal: journalOptions{manual: true, firstSegment: 4 * sectorSize, maxSegment: 16 * sectorSize, files: c}}
+	return Options{DataDir: dir, NoSync: true, wrapBolt: c.wrap, LogStore: c.kind, segmentSize: 4096,
+		wrapFiles: func(v types.VFS) types.VFS { return &crashVFS{v, c} },
+		journal:   journalOptions{manual: true, firstSegment: 4 * sectorSize, maxSegment: 16 * sectorSize, files: c}}
 }
 
 type crashBolt struct {
@@ -122,18 +133,54 @@ func (c *crash) remove(path string) error {
 	})
 }
 
+// crashVFS is crash for segments.
+type crashVFS struct {
+	types.VFS
+	c *crash
+}
+
+func (v *crashVFS) Create(dir, name string, size uint64) (f types.WritableFile, err error) {
+	err = v.c.op(func() error {
+		f, err = v.VFS.Create(dir, name, size)
+		if err == nil {
+			f = v.watch(f, true)
+		}
+		return err
+	})
+	return f, err
+}
+
+func (v *crashVFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := v.VFS.OpenWriter(dir, name)
+	if err == nil {
+		v.c.mu.Lock()
+		defer v.c.mu.Unlock()
+		f = v.watch(f, false)
+	}
+	return f, err
+}
+
+func (v *crashVFS) watch(f types.WritableFile, fresh bool) *crashFile {
+	cf := &crashFile{File: f.(*segmentFile).File, c: v.c, unsynced: map[int64][]byte{}, fresh: fresh}
+	v.c.files = append(v.c.files, cf)
+	return cf
+}
+
+func (v *crashVFS) Delete(dir, name string) error { return v.c.remove(filepath.Join(dir, name)) }
+
 type crashFile struct {
 	*os.File
 	c        *crash
+	fresh    bool             // a segment that was never synced, and its name neither
 	unsynced map[int64][]byte // what was in a sector when it was last synced
 }
 
 func (f *crashFile) WriteAt(b []byte, at int64) (n int, err error) {
 	err = f.c.count(true, func() error {
-		if at%sectorSize != 0 || len(b)%sectorSize != 0 {
+		if f.c.kind == BoltDB && (at%sectorSize != 0 || len(b)%sectorSize != 0) {
 			return fmt.Errorf("write of %d bytes at %d", len(b), at)
 		}
-		for i := at / sectorSize; i < (at+int64(len(b)))/sectorSize; i++ {
+		for i := at / sectorSize; i*sectorSize < at+int64(len(b)); i++ {
 			if f.unsynced[i] == nil {
 				before := make([]byte, sectorSize)
 				_, _ = f.File.ReadAt(before, i*sectorSize) // zeros behind the end
@@ -147,7 +194,7 @@ func (f *crashFile) WriteAt(b []byte, at int64) (n int, err error) {
 }
 
 func (f *crashFile) Sync() error {
-	return f.c.count(true, func() error { clear(f.unsynced); return nil })
+	return f.c.count(true, func() error { clear(f.unsynced); f.fresh = false; return nil })
 }
 
 // moveAll moves what is in the journal into raft.db.
@@ -257,41 +304,45 @@ func live(t *testing.T, c *crash, dir string) (before, after model) {
 
 // A crash at any operation on the journal or raft.db leaves the state before the call that was
 // running or the one after it, whichever part of what was not synced has reached the disk.
-func TestCrashJournal(t *testing.T) {
+func TestCrashJournal(t *testing.T) { eachKind(t, testCrashJournal) }
+
+func testCrashJournal(t *testing.T, kind Kind) {
 	empty := t.TempDir()
-	if err := openMember(t, Options{DataDir: empty, NoSync: true}).Close(); err != nil {
+	if err := openMember(t, (&crash{at: -1, kind: kind}).options(empty)).Close(); err != nil {
 		t.Fatal(err)
 	}
 	newDir := func(t *testing.T) string { return copyDir(t, empty) }
-	count := &crash{at: -1}
+	count := &crash{at: -1, kind: kind}
 	dir := newDir(t)
 	_, want := live(t, count, dir)
-	wantFiles(t, dir+"/member/wal", "journal-1.gone", "journal-2.gone", "journal-3.gone", logFile)
+	if kind == BoltDB {
+		wantFiles(t, dir+"/member/wal", "journal-1.gone", "journal-2.gone", "journal-3.gone", logFile)
+	}
 	if got := observe(t, openMember(t, Options{DataDir: dir, NoSync: true})); !got.equal(want) {
 		t.Fatalf("after restart: %v, want %v", got, want)
 	}
 	t.Logf("%d operations", count.n)
 
 	for at := range count.n {
-		for _, c := range []crash{
+		for _, c := range []*crash{
 			{done: false, fate: allLost}, {done: true, fate: allKept, returns: true},
 			{done: at%2 == 0, fate: evenKept, returns: true}, {done: at%2 == 0, fate: oddKept},
 		} {
 			if c.fate > allKept && !count.writes[at] {
 				continue // nothing but what was synced
 			}
-			c.at = at
+			c.at, c.kind = at, kind
 			t.Run(fmt.Sprintf("operation=%d/done=%v/fate=%d", at, c.done, c.fate), func(t *testing.T) {
 				t.Parallel()
 				dir := newDir(t)
-				before, after := live(t, &c, dir)
+				before, after := live(t, c, dir)
 				// Nobody who only looks changes anything.
 				if r, err := Verify(dir, ""); err != nil || len(r.Problems) > 0 {
 					t.Fatalf("Verify: %v, %v", r.Problems, err)
 				}
 				// The member may crash again while it starts.
 				for again := range 2 {
-					restart := &crash{at: (again*5 + at) % 8, done: c.done, fate: c.fate, returns: c.returns}
+					restart := &crash{at: (again*5 + at) % 8, done: c.done, fate: c.fate, returns: c.returns, kind: kind}
 					d, err := Open(restart.options(dir))
 					if err == nil {
 						err = d.Close()
@@ -300,7 +351,7 @@ func TestCrashJournal(t *testing.T) {
 						t.Fatalf("restart that crashes: %v", err)
 					}
 				}
-				last := &crash{at: -1}
+				last := &crash{at: -1, kind: kind}
 				d := openMember(t, last.options(dir))
 				got := observe(t, d)
 				if !got.equal(before) && !got.equal(after) {

@@ -187,7 +187,9 @@ func TestFaultWhileRunning(t *testing.T) {
 }
 
 // The log and the snapshots have to fit together.
-func TestLogAndSnapshots(t *testing.T) {
+func TestLogAndSnapshots(t *testing.T) { eachKind(t, testLogAndSnapshots) }
+
+func testLogAndSnapshots(t *testing.T, kind Kind) {
 	type saved struct{ term, index uint64 }
 	tests := []struct {
 		name    string
@@ -214,7 +216,7 @@ func TestLogAndSnapshots(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			d := openMember(t, Options{DataDir: dir, NoSync: true})
+			d := openMember(t, Options{LogStore: kind, DataDir: dir, NoSync: true})
 			mustStore(t, d.LogStore(), tt.logs)
 			for _, s := range tt.saved {
 				saveSnapshot(t, d, s.term, s.index, "x")

@@ -9,6 +9,8 @@
 //	      raft.db               log and settings; one bolt file
 //	      journal-N             the newest entries, on their way into raft.db; not there after Close
 //	      journal-N.new         being filled with zeros; removed at the next start
+//	      segments/             the entries, if the log is of the kind WAL; raft.db then has settings only
+//	      raft.db.convert       a log of the other kind that is not in use yet
 //	      raft.db.new           a log that is not in use yet: a first start was interrupted
 //	    snap/
 //	      TERM-INDEX.snap       term and index in 16 hex digits
@@ -23,7 +25,7 @@
 // an entry it acknowledged can make the cluster lose data, one that stays down cannot.
 //
 // Entries are acknowledged when they are in the journal, and moved into raft.db soon after
-// (journal.go, move.go).
+// (journal.go, move.go). Or they are in the segments of raft-wal (segments.go).
 //
 // A write that fails is final: what reached the disk is then unknown, so every later write is
 // refused with the same error and [Options.OnFailure] is told. The process has to start again.
@@ -42,6 +44,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/quorate/quorate/internal/durable"
 	"github.com/quorate/quorate/internal/wallclock"
@@ -70,6 +73,9 @@ type Options struct {
 	DataDir string
 	// WALDir holds the log. Empty means DataDir/member/wal.
 	WALDir string
+	// LogStore is the kind of log. A log that is of another kind is refused. Empty means that of the
+	// log that is there, and BoltDB for a new one.
+	LogStore Kind
 	// MaxSnapshots is how many snapshots are kept. Zero means all.
 	MaxSnapshots int
 	// Reserve is how much space snapshots leave to the log, and what [Dir.Space] compares with.
@@ -98,10 +104,14 @@ type Options struct {
 	// NoSync leaves out fsync on the log. Only for tests and benchmarks.
 	NoSync bool
 
-	journal      journalOptions
-	compactAbove int64                     // file size from which compaction is considered; zero means 1 GiB
-	wrapBolt     func(boltStore) boltStore // fault injection
-	now          func() time.Time          // clock for NextBoot
+	journal     journalOptions
+	segmentSize int                       // zero means segmentSize
+	wrapFiles   func(types.VFS) types.VFS // fault injection in segments
+	// quietLeftovers: segments that are not used need no warning.
+	quietLeftovers bool
+	compactAbove   int64                     // file size from which compaction is considered; zero means 1 GiB
+	wrapBolt       func(boltStore) boltStore // fault injection
+	now            func() time.Time          // clock for NextBoot
 }
 
 func (o *Options) setDefaults() {
@@ -113,6 +123,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.VerifyBytes == 0 {
 		o.VerifyBytes = 256 << 20
+	}
+	if o.segmentSize == 0 {
+		o.segmentSize = segmentSize
 	}
 	if o.compactAbove == 0 {
 		o.compactAbove = 1 << 30
@@ -239,7 +252,7 @@ func (d *Dir) WriteIdentity(id Identity) error {
 
 	// Log first, under a name that means nothing without an identity, then the identity, then
 	// the log's own name: an identity with no log at all is always a lost log.
-	if err := createLog(d.wal(newLogFile)); err != nil {
+	if err := createLog(d.wal(newLogFile), d.opts.LogStore); err != nil {
 		return err
 	}
 	if err := writeIdentity(d.member(identityFile), id); err != nil {

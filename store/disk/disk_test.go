@@ -20,6 +20,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// eachKind runs a test with a log of each kind.
+func eachKind(t *testing.T, test func(*testing.T, Kind)) {
+	for _, kind := range []Kind{BoltDB, WAL} {
+		t.Run("log-store="+string(kind), func(t *testing.T) { test(t, kind) })
+	}
+}
+
 func testIdentity() Identity {
 	return Identity{
 		Format: 1, Member: 0x706b5b4dce4b2e, Cluster: 0xc84b0c73007f53c2, Token: "tokA", Epoch: 7, Name: "i0",
@@ -153,8 +160,10 @@ func TestOpenAndReopen(t *testing.T) {
 }
 
 // Every reopening makes raft-boltdb commit a transaction that changes nothing.
-func TestReopenManyTimes(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true})
+func TestReopenManyTimes(t *testing.T) { eachKind(t, testReopenManyTimes) }
+
+func testReopenManyTimes(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true})
 	logs := entriesOf(1, 3, 1)
 	mustStore(t, d.LogStore(), logs)
 	for range 4 {

@@ -138,6 +138,11 @@ type contents struct {
 	fileSize uint64
 	usedSize uint64
 	txid     uint64 // of the last transaction
+
+	// Of a log in segments.
+	table  segmentTable
+	repair segmentRepair
+	cut    int64 // bytes of a batch that was not completed
 }
 
 // stored is what is remembered of every entry: its checksum and about how many bytes it takes.
@@ -279,12 +284,22 @@ func readWholeLog(path string, verifyBytes int64, exclusive bool) (*contents, *j
 	if err != nil {
 		return nil, nil, err
 	}
-	j, err := readJournal(path, c.head)
-	if err == nil {
-		err = c.join(path, j)
-	}
+	j, err := c.complete(path, nil)
 	if err != nil {
 		return nil, nil, err
 	}
 	return c, j, nil
+}
+
+// complete adds what the log at path has outside raft.db. With segments it calls visit, if there is
+// one, with every entry.
+func (c *contents) complete(path string, visit func(*raft.Log) error) (*journalContents, error) {
+	j, err := readJournal(path, c.head)
+	if err != nil {
+		return nil, err
+	}
+	if c.kind() == WAL {
+		return j, c.readSegments(path, visit)
+	}
+	return j, c.join(path, j)
 }

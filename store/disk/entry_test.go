@@ -72,7 +72,7 @@ func FuzzParseEntry(f *testing.F) {
 // Whatever a file holds, it is read or refused; nothing faults or panics.
 func FuzzBoltFile(f *testing.F) {
 	path := filepath.Join(f.TempDir(), logFile)
-	if err := createLog(path); err != nil {
+	if err := createLog(path, BoltDB); err != nil {
 		f.Fatal(err)
 	}
 	file, err := os.ReadFile(path)

@@ -84,6 +84,7 @@ func inspectMember(dir, walDir string) (State, error) {
 		return Empty, err
 	}
 	journals, _ := filepath.Glob(filepath.Join(globQuote(walDir), journalPrefix+"[0-9]*"))
+	segments, _ := filepath.Glob(filepath.Join(globQuote(walDir), segmentsDir, "*.wal"))
 	snapshots, _ := filepath.Glob(filepath.Join(globQuote(filepath.Join(dir, "snap")), "*"+snapSuffix))
 
 	const lost = "If the log is gone, restore this member by removing it and adding it again with an empty data directory"
@@ -99,6 +100,9 @@ func inspectMember(dir, walDir string) (State, error) {
 	case len(journals) > 0:
 		return Empty, fmt.Errorf("there is a journal at %s, but no log at %s and no identity. Does the --wal-dir belong to another member? %s",
 			journals[0], filepath.Join(walDir, logFile), lost)
+	case len(segments) > 0:
+		return Empty, fmt.Errorf("there is a segment of a log at %s, but no %s and no identity. Does the --wal-dir belong to another member? %s",
+			segments[0], filepath.Join(walDir, logFile), lost)
 	case len(snapshots) > 0:
 		return Empty, fmt.Errorf("there is a snapshot at %s, but no log at %s and no identity. Was this member started with another --wal-dir? %s",
 			snapshots[0], filepath.Join(walDir, logFile), lost)

@@ -430,8 +430,10 @@ func TestJournalKilledAgain(t *testing.T) {
 }
 
 // What is stored is what was given, whatever becomes of the slice.
-func TestJournalSliceReused(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: manual()})
+func TestJournalSliceReused(t *testing.T) { eachKind(t, testJournalSliceReused) }
+
+func testJournalSliceReused(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, CacheBytes: 1, journal: manual()})
 	logs := make([]*raft.Log, 2)
 	for i := uint64(1); i < 20; i += 2 {
 		logs[0], logs[1] = entry(i, 1), entry(i+1, 1)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	walsegment "github.com/hashicorp/raft-wal/segment"
 )
 
 // deleteChunk is how many entries one transaction deletes at most. Writers wait no longer than
@@ -28,13 +29,16 @@ type boltStore interface {
 }
 
 // LogStore is the raft log: a raft.LogStore and raft.MonotonicLogStore on raft-boltdb, with a
-// journal in front (journal.go). It has no holes, and refuses to be given one.
+// journal in front (journal.go), or on raft-wal (segments.go). It has no holes, and refuses to be
+// given one.
 //
 // It is the place where a leader's own write can later run beside replication: a wrapper around
 // it may return early from StoreLogs and hold back acknowledgements until Durable has caught up.
 type LogStore struct {
 	path        string
 	bolt        boltStore
+	segments    *segmentLog // nil when entries are in raft.db
+	noSync      bool
 	snapshots   *snapshotStore
 	cache       *entryCache
 	watchdog    watchdog
@@ -185,19 +189,26 @@ func (l *LogStore) GetLog(index uint64, log *raft.Log) error {
 
 func (l *LogStore) read(index uint64, want uint32, log *raft.Log) error {
 	var e raft.Log
-	err := l.guarded(func() error { return l.bolt.GetLog(index, &e) })
+	var err error
+	path := l.path
+	if l.segments != nil {
+		path = l.segments.dir
+		err = l.segments.get(index, &e)
+	} else {
+		err = l.guarded(func() error { return l.bolt.GetLog(index, &e) })
+	}
 	if errors.Is(err, ErrDamaged) {
 		return err
 	}
 	if err != nil {
-		return damaged(l.path, "entry %d: %v", index, err)
+		return damaged(path, "entry %d: %v", index, err)
 	}
 	prev, seal, err := unseal(&e)
 	switch {
 	case err != nil:
-		return damaged(l.path, "entry %d: %v", index, err)
+		return damaged(path, "entry %d: %v", index, err)
 	case e.Index != index || seal != want || sealOf(&e, prev) != want:
-		return damaged(l.path, "entry %d: checksum does not match", index)
+		return damaged(path, "entry %d: checksum does not match", index)
 	}
 	e.AppendedAt = e.AppendedAt.UTC()
 	*log = e
@@ -217,7 +228,10 @@ func (l *LogStore) StoreLogs(logs []*raft.Log) error {
 	start := time.Now()
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
-	if l.journal != nil {
+	switch {
+	case l.segments != nil:
+		return l.appendSegments(logs, start)
+	case l.journal != nil:
 		return l.appendJournal(logs, start)
 	}
 	l.writeMu.Lock()
@@ -232,11 +246,11 @@ func (l *LogStore) StoreLogs(logs []*raft.Log) error {
 		h.first = logs[0].Index
 	}
 	added := make([]stored, len(logs))
-	h.seal = l.sealAll(logs, h.seal)
+	l.batch = sealAll(l.batch[:0], logs, h.seal, nil)
 	for i, e := range logs {
-		seal := order.Uint32(l.batch[i].Extensions[len(e.Extensions)+4:])
-		added[i] = stored{seal: seal, size: storedSize(e)}
+		added[i] = stored{seal: sealIn(&l.batch[i]), size: storedSize(e)}
 	}
+	h.seal = added[len(added)-1].seal
 	h.last = logs[len(logs)-1].Index
 	if err := l.commit("append", &h); err != nil {
 		return err
@@ -266,29 +280,65 @@ func (l *LogStore) checkAppend(last uint64, logs []*raft.Log) error {
 	return nil
 }
 
-// sealAll puts sealed copies of logs into l.batch and returns the seal of the last one. Called with
-// writeMu held.
-func (l *LogStore) sealAll(logs []*raft.Log, prev uint32) uint32 {
+// appendSegments is StoreLogs with segments. Called with appendMu held.
+func (l *LogStore) appendSegments(logs []*raft.Log, start time.Time) error {
+	if err := l.writable(); err != nil {
+		return err
+	}
+	if err := l.checkAppend(l.last, logs); err != nil {
+		return err
+	}
+	for _, e := range logs {
+		if len(e.Data)+len(e.Extensions) > walsegment.MaxEntrySize-entryOverhead {
+			return fmt.Errorf("append to log: entry %d takes more than %d bytes", e.Index, walsegment.MaxEntrySize-entryOverhead)
+		}
+	}
+	l.mu.RLock()
+	serial := l.head.serial
+	l.mu.RUnlock()
+	added, err := l.segments.append(logs, l.seal, serial)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if l.last == 0 {
+		l.first = logs[0].Index
+	}
+	l.last, l.seal = logs[len(logs)-1].Index, added[len(added)-1].seal
+	l.entries = append(l.entries, added...)
+	l.mu.Unlock()
+	l.cache.add(logs)
+	if l.onStored != nil {
+		l.onStored(len(logs), time.Since(start))
+	}
+	return nil
+}
+
+// sealAll appends sealed copies of logs to batch, with extra in front of the seals.
+func sealAll(batch []raft.Log, logs []*raft.Log, prev uint32, extra []byte) []raft.Log {
 	need := 0
 	for _, e := range logs {
-		need += len(e.Extensions) + sealSize
+		need += len(e.Extensions) + len(extra) + sealSize
 	}
 	exts := make([]byte, 0, need)
-	l.batch = l.batch[:0]
 	for _, e := range logs {
 		sealed := *e
 		sealed.AppendedAt = e.AppendedAt.UTC()
 		seal := sealOf(e, prev)
 		at := len(exts)
 		exts = append(exts, e.Extensions...)
+		exts = append(exts, extra...)
 		exts = order.AppendUint32(exts, prev)
 		exts = order.AppendUint32(exts, seal)
 		sealed.Extensions = exts[at:len(exts):len(exts)]
-		l.batch = append(l.batch, sealed)
+		batch = append(batch, sealed)
 		prev = seal
 	}
-	return prev
+	return batch
 }
+
+// sealIn returns the seal of an entry that sealAll has made.
+func sealIn(e *raft.Log) uint32 { return order.Uint32(e.Extensions[len(e.Extensions)-4:]) }
 
 // storedSize is about what an entry takes in the file.
 func storedSize(e *raft.Log) uint32 {
@@ -436,6 +486,9 @@ func (l *LogStore) close() error {
 	l.appendMu.Lock()
 	defer l.appendMu.Unlock()
 	var err error
+	if l.segments != nil {
+		err = l.segments.close()
+	}
 	if j := l.journal; j != nil {
 		// After a failure it stays, for the next start.
 		if j.file != nil && l.writable() == nil {

@@ -16,7 +16,9 @@ var (
 )
 
 // A log without holes: what may be appended, and what may be deleted.
-func TestLogBounds(t *testing.T) {
+func TestLogBounds(t *testing.T) { eachKind(t, testLogBounds) }
+
+func testLogBounds(t *testing.T, kind Kind) {
 	tests := []struct {
 		name     string
 		snapshot uint64 // index of the newest, 0 for none
@@ -58,7 +60,7 @@ func TestLogBounds(t *testing.T) {
 	for _, cache := range []int64{0, 1} { // all in the cache, nothing in it
 		for _, tt := range tests {
 			t.Run(fmt.Sprintf("%s/cache=%d", tt.name, cache), func(t *testing.T) {
-				d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: cache})
+				d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, CacheBytes: cache})
 				if tt.to > 0 {
 					mustStore(t, d.LogStore(), entriesOf(tt.from, tt.to, 1))
 				}
@@ -85,9 +87,11 @@ func deleting(from, to uint64) func(*LogStore) error {
 }
 
 // A long beginning is cut while entries are appended and read. Nobody sees a hole or a wrong entry.
-func TestDeleteRangeUnderLoad(t *testing.T) {
+func TestDeleteRangeUnderLoad(t *testing.T) { eachKind(t, testDeleteRangeUnderLoad) }
+
+func testDeleteRangeUnderLoad(t *testing.T, kind Kind) {
 	const old, added, batch = 10 * deleteChunk, 2000, 20
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1})
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, CacheBytes: 1})
 	l := d.LogStore()
 	mustStore(t, l, entriesOf(1, old, 1))
 	saveSnapshot(t, d, 1, old, "x")
@@ -168,8 +172,10 @@ func TestDeleteRangeFreesFile(t *testing.T) {
 	}
 }
 
-func TestEntriesWithin(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true})
+func TestEntriesWithin(t *testing.T) { eachKind(t, testEntriesWithin) }
+
+func testEntriesWithin(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true})
 	logs := entriesOf(1, 10, 1)
 	logs[7].Data = make([]byte, 1<<20)
 	mustStore(t, d.LogStore(), logs)
@@ -229,8 +235,10 @@ func TestEntryCache(t *testing.T) {
 	has(51, 52)
 }
 
-func TestClosedLog(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, OnCorrupt: func(err error) { t.Errorf("OnCorrupt(%v)", err) },
+func TestClosedLog(t *testing.T) { eachKind(t, testClosedLog) }
+
+func testClosedLog(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, OnCorrupt: func(err error) { t.Errorf("OnCorrupt(%v)", err) },
 		OnFailure: func(err error) { t.Errorf("OnFailure(%v)", err) }})
 	l := d.LogStore()
 	mustStore(t, l, entriesOf(1, 3, 1))
@@ -252,8 +260,10 @@ func TestClosedLog(t *testing.T) {
 }
 
 // Every kind of log entry comes back as it went in.
-func TestEntryRoundTrip(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, CacheBytes: 1})
+func TestEntryRoundTrip(t *testing.T) { eachKind(t, testEntryRoundTrip) }
+
+func testEntryRoundTrip(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, CacheBytes: 1})
 	logs := entriesOf(1, 9, 5)
 	logs[0].Data, logs[1].Data = nil, []byte{}
 	logs[2].Data = make([]byte, 70_000)

@@ -175,7 +175,8 @@ func (l *LogStore) moveSome() (bool, error) {
 	if h.empty() {
 		h.first = records[0].first()
 	}
-	h.last, h.seal = last.lastLog(), l.sealAll(l.logs, records[0].prev)
+	l.batch = sealAll(l.batch[:0], l.logs, records[0].prev, nil)
+	h.last, h.seal = last.lastLog(), sealIn(&l.batch[len(l.batch)-1])
 	if h.seal != last.last {
 		clear(l.batch)
 		l.batch = l.batch[:0]

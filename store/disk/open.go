@@ -17,7 +17,7 @@ import (
 )
 
 // createLog makes a new empty log at path, durably. What was there is replaced.
-func createLog(path string) error {
+func createLog(path string, kind Kind) error {
 	if err := removeIfThere(path); err != nil {
 		return err
 	}
@@ -25,7 +25,11 @@ func createLog(path string) error {
 	if err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
-	err = writeFirstHead(bolt, path, head{journal: journalMark{segment: 1}})
+	h := head{journal: journalMark{segment: 1}}
+	if kind == WAL {
+		h.settings = encodeSettings(map[string][]byte{segmentsKey: []byte("{}")})
+	}
+	err = writeFirstHead(bolt, path, h)
 	if err = errors.Join(err, bolt.Close()); err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
@@ -124,8 +128,14 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 	if err != nil {
 		return nil, err
 	}
-	if err := removeIfThere(path + compactSuffix); err != nil {
+	if kind := c.kind(); o.LogStore != "" && o.LogStore != kind {
+		return nil, wrongKind(path, o, kind)
+	}
+	if err := errors.Join(removeIfThere(path+compactSuffix), removeIfThere(path+convertSuffix)); err != nil {
 		return nil, err
+	}
+	if c.kind() == BoltDB {
+		warnOfLeftovers(path, o)
 	}
 	if int64(c.fileSize) > o.compactAbove && c.usedSize < c.fileSize/4 && c.garbage == 0 {
 		if err := compact(path, c.head, o.NoSync); err != nil {
@@ -158,6 +168,7 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 		snapshots: snapshots,
 		cache:     newEntryCache(o.CacheBytes),
 		watchdog:  watchdog{limit: o.StallLimit, onStall: o.OnStall},
+		noSync:    o.NoSync,
 		logger:    o.Logger,
 		onCorrupt: o.OnCorrupt,
 		onFailure: o.OnFailure,
@@ -180,11 +191,14 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 	if o.wrapBolt != nil {
 		l.bolt = o.wrapBolt(bolt)
 	}
+	if c.kind() == WAL {
+		l.segments = &segmentLog{log: l, dir: filepath.Join(filepath.Dir(path), segmentsDir), size: o.segmentSize, table: c.table, last: c.last, wrapFiles: o.wrapFiles}
+	}
 	if err := l.settle(c, waiting); err != nil {
 		_ = l.close()
 		return nil, err
 	}
-	if !o.journal.off {
+	if !o.journal.off && l.segments == nil {
 		l.journal = &journal{journalOptions: o.journal, path: path, number: waiting.next}
 		l.wake = make(chan struct{}, 1)
 		if !o.journal.manual {
@@ -192,8 +206,8 @@ func openLog(path string, o Options, snapshots *snapshotStore) (*LogStore, error
 			l.moving.Go(func() { l.move(l.stopMove) })
 		}
 	}
-	l.logger.Info("log opened", "path", path, "first-index", l.first, "last-index", l.last, "last-term", c.lastTerm,
-		"bytes", c.bytes, "journal-records", len(waiting.records), "journal-bytes-cut", waiting.cut, "elapsed", time.Since(start))
+	l.logger.Info("log opened", "path", path, "kind", c.kind(), "first-index", l.first, "last-index", l.last, "last-term", c.lastTerm,
+		"bytes", c.bytes, "journal-records", len(waiting.records), "bytes-cut", waiting.cut+c.cut, "elapsed", time.Since(start))
 	return l, nil
 }
 
@@ -219,22 +233,27 @@ func (l *LogStore) settle(c *contents, waiting *journalContents) error {
 	if err := l.retire(waiting.next, waiting.garbage); err != nil {
 		return err
 	}
+	if l.segments != nil {
+		if err := l.segments.open(c.repair); err != nil {
+			return err
+		}
+	}
 	snapTerm, snapIndex := l.snapshots.newest()
-	h := l.head
-	if h.empty() {
+	first, last := l.first, l.last
+	if last == 0 {
 		return nil
 	}
-	if h.first > snapIndex+1 {
+	if first > snapIndex+1 {
 		if snapIndex == 0 {
-			return damaged(l.path, "the log begins with entry %d and no snapshot in %s can be used for those before", h.first, l.snapshots.dir)
+			return damaged(l.path, "the log begins with entry %d and no snapshot in %s can be used for those before", first, l.snapshots.dir)
 		}
 		return damaged(l.path, "the log begins with entry %d, but the newest snapshot that can be used, %s, ends with entry %d",
-			h.first, l.snapshots.path(snapshotID(snapTerm, snapIndex)), snapIndex)
+			first, l.snapshots.path(snapshotID(snapTerm, snapIndex)), snapIndex)
 	}
 	// A snapshot that came from the leader replaces the whole log, after it is on disk. A log
 	// that ends before it, or is of another history, was to be deleted next.
-	stale := h.last < snapIndex
-	if !stale && h.holds(snapIndex) {
+	stale := last < snapIndex
+	if !stale && first <= snapIndex {
 		var e raft.Log
 		if err := l.GetLog(snapIndex, &e); err != nil {
 			return err
@@ -242,8 +261,8 @@ func (l *LogStore) settle(c *contents, waiting *journalContents) error {
 		stale = e.Term != snapTerm
 	}
 	if stale {
-		l.logger.Warn("deleting a log that the snapshot has replaced", "first-index", h.first, "last-index", h.last, "snapshot-index", snapIndex)
-		return l.DeleteRange(h.first, h.last)
+		l.logger.Warn("deleting a log that the snapshot has replaced", "first-index", first, "last-index", last, "snapshot-index", snapIndex)
+		return l.DeleteRange(first, last)
 	}
 	return nil
 }

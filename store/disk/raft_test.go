@@ -90,8 +90,10 @@ func runRaft(t *testing.T, d *Dir, use func(*raft.Raft, *textFSM)) {
 }
 
 // hashicorp/raft lives in the directory: bootstrap, work, snapshot, restart, forced recovery.
-func TestRaft(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, MaxSnapshots: 2})
+func TestRaft(t *testing.T) { eachKind(t, testRaft) }
+
+func testRaft(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, MaxSnapshots: 2})
 	_, trans := raft.NewInmemTransport("a")
 	if has, err := raft.HasExistingState(d.LogStore(), d.StableStore(), d.Snapshots()); has || err != nil {
 		t.Fatalf("HasExistingState of a new directory = %v, %v", has, err)
@@ -163,8 +165,10 @@ func TestRaft(t *testing.T) {
 }
 
 // raft asks and answers for votes through the settings.
-func TestRaftKeepsTerm(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true})
+func TestRaftKeepsTerm(t *testing.T) { eachKind(t, testRaftKeepsTerm) }
+
+func testRaftKeepsTerm(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true})
 	_, trans := raft.NewInmemTransport("a")
 	defer trans.Close()
 	if err := raft.BootstrapCluster(raftConfig(), d.LogStore(), d.StableStore(), d.Snapshots(), trans, oneServer); err != nil {

@@ -63,11 +63,8 @@ func (b *boltFile) visitAll(visit func(*raft.Log) error) error {
 	if err != nil {
 		return err
 	}
-	j, err := readJournal(b.path, c.head)
-	if err == nil {
-		err = c.join(b.path, j)
-	}
-	if err != nil {
+	j, err := c.complete(b.path, visit)
+	if err != nil || c.kind() == WAL {
 		return err
 	}
 	if _, err := shielded(b.path, func() error { return b.visitEntries(c.head, visit) }); err != nil {

@@ -99,7 +99,9 @@ func TestIdentityChange(t *testing.T) {
 }
 
 // A crash during the first WriteIdentity leaves one of these.
-func TestFirstStartInterrupted(t *testing.T) {
+func TestFirstStartInterrupted(t *testing.T) { eachKind(t, testFirstStartInterrupted) }
+
+func testFirstStartInterrupted(t *testing.T, kind Kind) {
 	rename := func(t *testing.T, from, to string) {
 		if err := os.Rename(from, to); err != nil {
 			t.Fatal(err)
@@ -112,25 +114,28 @@ func TestFirstStartInterrupted(t *testing.T) {
 	}{
 		{"log half made", func(t *testing.T, d *Dir) {
 			rename(t, d.wal(logFile), d.wal(newLogFile))
-			if err := errors.Join(os.Truncate(d.wal(newLogFile), 100), os.Remove(d.member(identityFile))); err != nil {
+			if err := errors.Join(os.Truncate(d.wal(newLogFile), 100), os.Remove(d.member(identityFile)), os.RemoveAll(d.wal(segmentsDir))); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
 		{"identity half written", func(t *testing.T, d *Dir) {
 			rename(t, d.wal(logFile), d.wal(newLogFile))
 			rename(t, d.member(identityFile), d.member(identityFile+".tmp"))
+			if err := os.RemoveAll(d.wal(segmentsDir)); err != nil {
+				t.Fatal(err)
+			}
 		}, false},
 		{"log not renamed", func(t *testing.T, d *Dir) { rename(t, d.wal(logFile), d.wal(newLogFile)) }, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			d := openMember(t, Options{DataDir: dir, NoSync: true})
+			d := openMember(t, Options{LogStore: kind, DataDir: dir, NoSync: true})
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
 			}
 			tt.crash(t, d)
-			d, err := Open(Options{DataDir: dir})
+			d, err := Open(Options{LogStore: kind, DataDir: dir})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,16 +146,18 @@ func TestFirstStartInterrupted(t *testing.T) {
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
 			}
-			d = openMember(t, Options{DataDir: dir})
+			d = openMember(t, Options{LogStore: kind, DataDir: dir})
 			mustStore(t, d.LogStore(), entriesOf(1, 2, 1))
 			wantLog(t, reopen(t, d).LogStore(), entriesOf(1, 2, 1))
 		})
 	}
 }
 
-func TestNextBoot(t *testing.T) {
+func TestNextBoot(t *testing.T) { eachKind(t, testNextBoot) }
+
+func testNextBoot(t *testing.T, kind Kind) {
 	now := time.Unix(1000, 5)
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, now: func() time.Time { return now }})
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, now: func() time.Time { return now }})
 	next := func() uint64 {
 		t.Helper()
 		boot, err := d.NextBoot()
@@ -185,8 +192,10 @@ func TestNextBoot(t *testing.T) {
 	}
 }
 
-func TestStableStore(t *testing.T) {
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true})
+func TestStableStore(t *testing.T) { eachKind(t, testStableStore) }
+
+func testStableStore(t *testing.T, kind Kind) {
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true})
 	s := d.StableStore()
 	if _, err := s.Get([]byte("k")); err == nil || err.Error() != "not found" {
 		t.Errorf("Get of nothing = %v, want the text raft looks for", err)
@@ -229,9 +238,11 @@ func TestStableStore(t *testing.T) {
 }
 
 // raft sets the current term again at every start: that costs no write.
-func TestSettingUnchanged(t *testing.T) {
+func TestSettingUnchanged(t *testing.T) { eachKind(t, testSettingUnchanged) }
+
+func testSettingUnchanged(t *testing.T, kind Kind) {
 	fault := &faultBolt{at: -1}
-	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, wrapBolt: fault.wrap})
+	d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true, wrapBolt: fault.wrap})
 	fault.start()
 	for range 5 {
 		if err := d.StableStore().SetUint64([]byte("CurrentTerm"), 4); err != nil {

@@ -31,6 +31,9 @@ func (l *LogStore) DeleteRange(min, max uint64) error {
 	if min > first && max < last {
 		return fmt.Errorf("delete entries %d to %d: that would leave a hole in the log from %d to %d", min, max, first, last)
 	}
+	if l.segments != nil {
+		return l.deleteSegments(min, max)
+	}
 	if max >= last {
 		if err := l.drain(); err != nil {
 			return err
@@ -40,6 +43,32 @@ func (l *LogStore) DeleteRange(min, max uint64) error {
 	// Only the beginning may be removed while others append: they cannot write there.
 	release()
 	return l.deleteBeginning(max)
+}
+
+// deleteSegments is DeleteRange with segments. Called with appendMu held.
+func (l *LogStore) deleteSegments(min, max uint64) error {
+	first, last, seal, keep := l.first, l.last, l.seal, l.entries
+	var err error
+	switch {
+	case max < last:
+		err = l.segments.deleteTo(first, max)
+		first, keep = max+1, keep[max+1-first:]
+	case min <= first:
+		err = l.segments.deleteFrom(first, last, 0)
+		first, last, seal, keep = 0, 0, 0, nil
+	default:
+		err = l.segments.deleteFrom(min, last, min-1)
+		last, keep = min-1, keep[:min-first]
+		seal = keep[len(keep)-1].seal
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.first, l.last, l.seal, l.entries = first, last, seal, slices.Clone(keep)
+	l.mu.Unlock()
+	l.cache.keep(first, last)
+	return nil
 }
 
 // deleteEnd deletes the entries from min on, or all. Called with appendMu held and nothing in the

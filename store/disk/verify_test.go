@@ -13,9 +13,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-func TestSummarizeAndVerify(t *testing.T) {
+func TestSummarizeAndVerify(t *testing.T) { eachKind(t, testSummarizeAndVerify) }
+
+func testSummarizeAndVerify(t *testing.T, kind Kind) {
 	dir, wal := t.TempDir(), t.TempDir()
-	d := openMember(t, Options{DataDir: dir, WALDir: wal, NoSync: true})
+	d := openMember(t, Options{LogStore: kind, DataDir: dir, WALDir: wal, NoSync: true})
 	mustStore(t, d.LogStore(), append(entriesOf(1, 30, 1), entriesOf(31, 40, 3)...))
 	a, b := saveSnapshot(t, d, 1, 10, "a"), saveSnapshot(t, d, 1, 20, "b")
 	if err := errors.Join(d.LogStore().DeleteRange(1, 15), d.Close()); err != nil {
