@@ -35,6 +35,7 @@ var allowed = map[string][]string{
 	"internal/certs/certstest": {},
 	"internal/durable":         {},
 	"internal/imports":         {},
+	"internal/lossy":           {},
 	"internal/wallclock":       {},
 
 	"cmd/quorate/cli": {"api", "backup", "client"},
