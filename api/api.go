@@ -151,4 +151,7 @@ type MemberStatus struct {
 	Version  Version  `json:"version"`
 	Ready    bool     `json:"ready"`
 	Reasons  []string `json:"reasons"`
+	// Voters are the IDs of the members that have a vote, as far as this one knows: all but those that
+	// were added and have not caught up yet.
+	Voters []string `json:"voters"`
 }

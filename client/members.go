@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 
 	"github.com/quorate/quorate/api"
 )
@@ -49,6 +50,21 @@ func (m Members) Update(ctx context.Context, id string, peerURLs []string) error
 // Remove removes a member for ever.
 func (m Members) Remove(ctx context.Context, id string) error {
 	return m.client.call(ctx, http.MethodDelete, membersPath+"/"+id, nil, nil, http.StatusNoContent)
+}
+
+// TransferLeadership lets another member lead, the given one unless id is empty, and returns the one that
+// does. Only Quorate can do that.
+func (m Members) TransferLeadership(ctx context.Context, id string) (api.Member, error) {
+	r := request{method: http.MethodPost, path: "/quorate/v1/leader"}
+	if id != "" {
+		r.query = url.Values{"to": {id}}
+	}
+	var leader api.Member
+	a, err := m.client.do(ctx, r)
+	if err != nil {
+		return leader, err
+	}
+	return leader, decode(a, &leader, http.StatusOK)
 }
 
 type memberBody struct {

@@ -17,6 +17,14 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return v, err
 }
 
+// Status returns how a member of Quorate sees itself and its cluster; etcd has nothing like it. Use
+// [Client.At] to choose the member.
+func (c *Client) Status(ctx context.Context) (api.MemberStatus, error) {
+	var s api.MemberStatus
+	err := c.call(ctx, http.MethodGet, "/quorate/v1/status", nil, &s, http.StatusOK)
+	return s, err
+}
+
 // SelfStats returns what a member says of itself. Use [Client.At] to choose the member.
 func (c *Client) SelfStats(ctx context.Context) (api.SelfStats, error) {
 	var s api.SelfStats

@@ -39,6 +39,11 @@ type Backend interface {
 	Members() []api.Member
 	// Leader returns the member that leads, if this one knows of any.
 	Leader() (api.Member, bool)
+	// Voters returns the IDs of the members that have a vote, in ascending order.
+	Voters() []uint64
+	// TransferLeadership lets another voter lead, to if that is not 0, and returns the one that does.
+	// A refusal is an *api.StatusError.
+	TransferLeadership(ctx context.Context, to uint64) (api.Member, error)
 	// AddMember, UpdateMember and RemoveMember change the membership. A refusal is an
 	// *api.StatusError; any other error is logged and answered with 500.
 	AddMember(ctx context.Context, peerURLs []string) (api.Member, error)

@@ -89,6 +89,28 @@ func (s *Server) updateMember(w http.ResponseWriter, r *http.Request, m *member,
 	return nil
 }
 
+// transferLeadership serves POST /quorate/v1/leader: another voter leads, the one that the parameter to
+// names if there is one. The answer is that member, once the one that answers follows it.
+func (s *Server) transferLeadership(w http.ResponseWriter, r *http.Request, m *member) error {
+	if !m.may(r, Access{Kind: Admin}) {
+		return errAdminCredentials
+	}
+	var to uint64
+	if text := r.URL.Query().Get("to"); text != "" {
+		var err error
+		if to, err = api.ParseID(text); err != nil || to == 0 {
+			return noSuchMember(text)
+		}
+	}
+	ctx, cancel := s.work(w, time.Now())
+	defer cancel()
+	leader, err := m.TransferLeadership(ctx, to)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, memberObject(leader), true)
+}
+
 // listMembers answers from this member's own knowledge, with or without a leader.
 func listMembers(w http.ResponseWriter, m *member, rest string) error {
 	switch rest {

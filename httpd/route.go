@@ -81,6 +81,7 @@ func (s *Server) routes() *mux.Router {
 	rt.Handle("/v2/stats/leader", s.on(s.leaderStats, "GET"))
 	rt.Handle("/v2/stats/store", s.on(s.storeStats, "GET"))
 	rt.Handle("/quorate/v1/status", s.on(s.memberStatus, "GET"))
+	rt.Handle("/quorate/v1/leader", s.on(s.transferLeadership, "POST"))
 	rt.Handle("/quorate/v1/snapshot", s.on(s.snapshot, "GET"))
 	rt.Handle("/version", s.on(s.version, "GET"))
 	rt.Handle("/health", allow(s.health, "GET"))

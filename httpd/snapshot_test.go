@@ -52,6 +52,7 @@ func sum(m *httpdtest.Member) uint64 {
 func TestSnapshotIsForRoot(t *testing.T) {
 	r := start(t, httpd.Options{Authorizer: &refuser{}})
 	r.want("GET", "/quorate/v1/snapshot", "", 401, `{"message":"Insufficient credentials"}`)
+	r.want("POST", "/quorate/v1/leader", "", 401, `{"message":"Insufficient credentials"}`)
 }
 
 // backedUp is a member that gives out backups of the test's.

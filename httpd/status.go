@@ -111,6 +111,10 @@ func (s *Server) memberStatus(w http.ResponseWriter, r *http.Request, m *member)
 		Ready:     ready.Ready,
 		Reasons:   append([]string{}, ready.Reasons...),
 		Index:     m.Tree().Index(),
+		Voters:    []string{},
+	}
+	for _, id := range m.Voters() {
+		status.Voters = append(status.Voters, api.FormatID(id))
 	}
 	if leader, ok := m.Leader(); ok {
 		status.Leader = leader.ID

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -33,7 +34,7 @@ func TestReadOnlyEndpoints(t *testing.T) {
 			`"updateSuccess":0,"updateFail":0,"createSuccess":0,"createFail":0,"compareAndSwapSuccess":0,"compareAndSwapFail":0,` +
 			`"compareAndDeleteSuccess":0,"compareAndDeleteFail":0,"expireCount":0,"watchers":0}`},
 		{"/quorate/v1/status", "GET", "application/json", `{"memberID":"8e9e05c52164694d","name":"default","clusterID":"[0-9a-f]+","leader":"8e9e05c52164694d",` +
-			`"term":2,"raftIndex":4,"index":3,"version":{"etcdserver":"3.4.23","etcdcluster":"3.4.0"},"ready":true,"reasons":\[\]}\n`},
+			`"term":2,"raftIndex":4,"index":3,"version":{"etcdserver":"3.4.23","etcdcluster":"3.4.0"},"ready":true,"reasons":\[\],"voters":\["8e9e05c52164694d"\]}\n`},
 		{"/debug/vars", "GET", "application/json; charset=utf-8", `(?s){\n"cmdline": \[.*\],\n"file_descriptor_limit": \d+,\n"memstats": {.*},\n` +
 			`"raft.status": {"id":"8e9e05c52164694d","term":2,"commit":4,"lead":"8e9e05c52164694d","raftState":"StateLeader"}\n}\n`},
 		{"/v2/auth/users", "GET", "", ""},
@@ -301,4 +302,27 @@ func TestStatusWithChecksum(t *testing.T) {
 		t.Errorf("the checksum %s did not change with the keys", after)
 	}
 	r.want("GET", "/quorate/v1/status?checksum=maybe", "", 400, `{"message":"checksum is true or false, not \"maybe\""}`)
+}
+
+func TestTransferLeadership(t *testing.T) {
+	r := start(t, httpd.Options{})
+	for _, tt := range []struct {
+		method, query string
+		status        int
+	}{
+		{"POST", "", 200},
+		{"POST", "?to=" + r.member.Self.ID, 200},
+		{"POST", "?to=1", 409},
+		{"POST", "?to=nobody", 404},
+		{"GET", "", 405},
+	} {
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, httptest.NewRequest(tt.method, "/quorate/v1/leader"+tt.query, nil))
+		if w.Code != tt.status {
+			t.Errorf("%s with %q: %d %s, want %d", tt.method, tt.query, w.Code, w.Body, tt.status)
+		}
+		if w.Code == 200 && !strings.Contains(w.Body.String(), r.member.Self.ID) {
+			t.Errorf("with %q the answer is %s, want the leader", tt.query, w.Body)
+		}
+	}
 }

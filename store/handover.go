@@ -1,10 +1,18 @@
 package store
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/quorate/quorate/api"
+	"github.com/quorate/quorate/store/peer"
 )
 
 var (
@@ -87,3 +95,74 @@ func (s *Store) transfer(r *runningRaft, to uint64) error {
 		}
 	}
 }
+
+// Voters returns the members that have a vote, as this one knows them, in ascending order.
+func (s *Store) Voters() []uint64 {
+	var ids []uint64
+	for _, server := range s.raft.Load().GetConfiguration().Configuration().Servers {
+		if id, err := parseServerID(server.ID); err == nil && server.Suffrage == raft.Voter {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// TransferLeadership lets another voter lead, to unless that is 0, whichever member is asked. It
+// returns the one that leads, as soon as this member follows it. The error is an *api.StatusError.
+func (s *Store) TransferLeadership(ctx context.Context, to uint64) (api.Member, error) {
+	refuse := func(status int, format string, args ...any) (api.Member, error) {
+		return api.Member{}, &api.StatusError{Status: status, Message: fmt.Sprintf(format, args...)}
+	}
+	if _, ok := s.membership().Find(to); to != 0 && !ok {
+		return refuse(http.StatusNotFound, "No such member: %s", formatID(to))
+	}
+	if to != 0 && !slices.Contains(s.Voters(), to) {
+		return refuse(http.StatusConflict, "member %s does not vote yet", formatID(to))
+	}
+	before := s.leaderID()
+	var err error
+	switch before {
+	case 0:
+		return refuse(http.StatusServiceUnavailable, "During election")
+	case to:
+	case s.self:
+		err = s.giveUpLeadership(to)
+	default:
+		_, err = s.peers.Call(ctx, before, kindTransfer, binary.LittleEndian.AppendUint64(nil, to))
+	}
+	if err != nil {
+		return refuse(http.StatusServiceUnavailable, "leadership was not handed over: %v", err)
+	}
+	for {
+		leader, ok := s.Leader()
+		if ok && (leader.ID != formatID(before) || before == to) {
+			return leader, nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-s.stopping:
+			return refuse(http.StatusServiceUnavailable, "this member is stopping")
+		case <-ctx.Done():
+			return refuse(http.StatusServiceUnavailable, "leadership was handed over, but no new leader is known yet")
+		}
+	}
+}
+
+// giveUpLeadership hands leadership over because somebody wants it to be elsewhere.
+func (s *Store) giveUpLeadership(to uint64) (err error) {
+	r := s.raft.Load()
+	if r.State() != raft.Leader {
+		return errNotLeading
+	}
+	if to == 0 {
+		if to, err = s.successor(r); err != nil {
+			return err
+		}
+	}
+	s.log.Info("handing over leadership as it was asked for", "to", formatID(to))
+	return s.transfer(r, to)
+}
+
+// kindTransfer asks the leader to hand over to the member with the given ID, or to any if it is 0.
+const kindTransfer peer.Kind = 10

@@ -3,7 +3,10 @@ package store
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
+
+	"github.com/quorate/quorate/api"
 )
 
 // A member that is about to stop gives leadership away first, and goes on doing what it is asked.
@@ -41,5 +44,39 @@ func TestNoSuccessorAmongThoseThatLeave(t *testing.T) {
 	s.HandOver()
 	if !s.leadsOthers() {
 		t.Error("gave leadership to a member that leaves")
+	}
+}
+
+// Any member is told who is to lead, and answers when it follows the new leader.
+func TestTransferLeadership(t *testing.T) {
+	t.Parallel()
+	c, leader, followers := patientCluster(t)
+	for _, step := range []struct {
+		name       string
+		asked, to  *testNode
+		wantLeader *testNode // nil for any but the one before
+	}{
+		{"a follower is asked to let the other one lead", followers[0], followers[1], followers[1]},
+		{"the leader is asked to lead", followers[1], followers[1], followers[1]},
+		{"the leader is asked to let anyone lead", followers[1], nil, nil},
+		{"a member is asked to lead", leader, leader, leader},
+	} {
+		before := c.leader()
+		var to uint64
+		if step.to != nil {
+			to = step.to.store.self
+		}
+		got, err := step.asked.store.TransferLeadership(t.Context(), to)
+		if err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if step.wantLeader != nil && got.ID != formatID(to) || step.wantLeader == nil && got.ID == formatID(before.store.self) {
+			t.Errorf("%s: %s leads, before it was %s", step.name, got.Name, before.options.Name)
+		}
+		step.asked.set("/k", step.name)
+	}
+	var refusal *api.StatusError
+	if _, err := leader.store.TransferLeadership(t.Context(), 42); !errors.As(err, &refusal) || refusal.Status != http.StatusNotFound {
+		t.Errorf("to nobody: %v, want 404", err)
 	}
 }

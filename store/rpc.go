@@ -88,6 +88,11 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 		return nil, s.moved(ctx, from, payload)
 	case kindStale:
 		return nil, s.stale(payload)
+	case kindTransfer:
+		if len(payload) != 8 {
+			return nil, errBadFrame
+		}
+		return nil, s.giveUpLeadership(binary.LittleEndian.Uint64(payload))
 	case kindSucceed:
 		yes, err := s.agrees(from, payload)
 		if err != nil {

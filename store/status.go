@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +70,9 @@ func (s *Store) Status() api.Readiness {
 	case <-s.published:
 	default:
 		not("this member has not yet told the cluster its name and client URLs")
+	}
+	if !slices.Contains(s.Voters(), s.self) {
+		not("this member has no vote yet: the leader gives it one when it has caught up")
 	}
 	if short := s.space.own.Load(); short != nil {
 		status.Reasons = append(status.Reasons, "the disk is nearly full: "+short.String())

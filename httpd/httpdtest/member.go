@@ -171,6 +171,17 @@ func (m *Member) all() []api.Member {
 
 func (m *Member) Leader() (api.Member, bool) { return m.Self, !m.NoLeader.Load() }
 
+// Voters has all members but those that were added.
+func (m *Member) Voters() []uint64 { return []uint64{m.MemberID()} }
+
+// TransferLeadership knows one voter only.
+func (m *Member) TransferLeadership(_ context.Context, to uint64) (api.Member, error) {
+	if to != 0 && to != m.MemberID() {
+		return api.Member{}, &api.StatusError{Status: 409, Message: "not a voter"}
+	}
+	return m.Self, nil
+}
+
 func (m *Member) AddMember(ctx context.Context, peerURLs []string) (api.Member, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

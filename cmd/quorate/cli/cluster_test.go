@@ -52,7 +52,7 @@ func newFake(t *testing.T) *fake {
 	change := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
-			f.requests = append(f.requests, r.Method+" "+r.URL.Path+" "+string(b))
+			f.requests = append(f.requests, r.Method+" "+r.URL.String()+" "+string(b))
 			if f.refuse != "" {
 				var status int
 				_, body, _ := strings.Cut(f.refuse, " ")
@@ -66,6 +66,10 @@ func newFake(t *testing.T) *fake {
 		}
 	}
 	mux.HandleFunc("POST /v2/members", change(http.StatusCreated, `{"id":"1b44ae42cbe11694","name":"","peerURLs":["http://p3:1"],"clientURLs":[]}`))
+	mux.HandleFunc("POST /quorate/v1/leader", change(http.StatusOK, `{"id":"3760a4ec3b84f7fa","name":"i2","peerURLs":["http://p2:1"],"clientURLs":[]}`))
+	mux.HandleFunc("GET /quorate/v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"leader":"2943212f5e2cf73","voters":["2943212f5e2cf73"]}`)
+	})
 	mux.HandleFunc("PUT /v2/members/", change(http.StatusNoContent, ""))
 	mux.HandleFunc("DELETE /v2/members/", change(http.StatusNoContent, ""))
 	f.Server = httptest.NewServer(mux)
@@ -105,6 +109,13 @@ func TestMembers(t *testing.T) {
 				"Names need not be unique, IDs are.\n\nCouldn't find a member in the cluster with an ID of i2.\n"}, ""},
 		{"update", "member update 3760a4ec3b84f7fa http://q:1,http://q:2", "", result{0, "Updated member with ID 3760a4ec3b84f7fa in cluster\n", ""},
 			`PUT /v2/members/3760a4ec3b84f7fa {"peerURLs":["http://q:1","http://q:2"]}`},
+		{"transfer", "member transfer-leader", "", result{0, "Member 3760a4ec3b84f7fa leads (name=i2)\n", ""}, "POST /quorate/v1/leader "},
+		{"transfer, refused", "member transfer-leader 1b44ae42cbe11694", `409 {"message":"member 1b44ae42cbe11694 does not vote yet"}`,
+			result{1, "", "member 1b44ae42cbe11694 does not vote yet\n"}, "POST /quorate/v1/leader?to=1b44ae42cbe11694 "},
+		{"promote, votes", "member promote 2943212F5E2CF73", "", result{0, "Member 2943212F5E2CF73 votes\n", ""}, ""},
+		{"promote, not started", "member promote --wait 0 1b44ae42cbe11694", "", result{1, "",
+			"Member 1b44ae42cbe11694 does not vote yet: it has not started, or does not reach the leader\n"}, ""},
+		{"promote, unknown", "member promote zzz", "", result{1, "", "Couldn't find a member in the cluster with an ID of zzz.\n"}, ""},
 		{"update, unknown", "member update zzz http://q:1", `404 {"message":"No such member: zzz"}`,
 			result{1, "", "No such member: zzz\n"}, `PUT /v2/members/zzz {"peerURLs":["http://q:1"]}`},
 	}

@@ -14,10 +14,11 @@ import (
 func (g *globals) memberCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "member",
-		Short: "List, add, remove and update members",
+		Short: "List, add, remove and update members, and choose the leader",
 		RunE:  needsSubcommand,
 	}
-	cmd.AddCommand(g.memberListCommand(), g.memberAddCommand(), g.memberRemoveCommand(), g.memberUpdateCommand())
+	cmd.AddCommand(g.memberListCommand(), g.memberAddCommand(), g.memberRemoveCommand(), g.memberUpdateCommand(),
+		g.memberPromoteCommand(), g.memberTransferCommand())
 	return cmd
 }
 
