@@ -358,20 +358,25 @@ func voters(r *runningRaft) int {
 	return n
 }
 
-// takeSnapshots takes a snapshot whenever enough has been applied since the last.
+// takeSnapshots takes a snapshot whenever enough has been applied since the last, or the last is damaged: a
+// member that needs it could not be helped otherwise.
 func (s *Store) takeSnapshots() {
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	var last fsm.Volume
 	var notBefore time.Time // after a failure: an attempt may write for long until it fails
+	lost := false           // the last one is of no use
 	for {
 		select {
 		case <-s.stopping:
 			return
+		case <-s.snapshotLost:
+			lost = true
 		case <-ticker.C:
 		}
 		now := s.fsm.Volume()
-		if now.Commands-last.Commands <= s.options.SnapshotCount && now.Bytes-last.Bytes <= snapshotBytes || time.Now().Before(notBefore) {
+		enough := now.Commands-last.Commands > s.options.SnapshotCount || now.Bytes-last.Bytes > snapshotBytes
+		if !enough && !lost || time.Now().Before(notBefore) {
 			continue
 		}
 		r := s.raft.Load()
@@ -388,7 +393,7 @@ func (s *Store) takeSnapshots() {
 			}
 			continue
 		}
-		last = now
+		last, lost = now, false
 		s.log.Info("saved snapshot", "index", s.fsm.Applied(), "elapsed", time.Since(start))
 	}
 }

@@ -142,6 +142,7 @@ type Store struct {
 
 	published      chan struct{} // closed once this member has told its name and URLs
 	membersChanged chan struct{} // has one value after a change of membership
+	snapshotLost   chan struct{} // has one value when the newest snapshot can no longer be used
 	raftEvents     chan raft.Observation
 
 	leaderMu    sync.Mutex
@@ -176,6 +177,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		started:        time.Now(),
 		published:      make(chan struct{}),
 		membersChanged: make(chan struct{}, 1),
+		snapshotLost:   make(chan struct{}, 1),
 		raftEvents:     make(chan raft.Observation, 64),
 		stopping:       make(chan struct{}),
 		failed:         make(chan struct{}),
@@ -207,7 +209,13 @@ func (s *Store) openDisk(ctx context.Context) (err error) {
 		},
 		OnCorrupt: s.diskFailed,
 		OnFailure: s.diskFailed,
-		Logger:    s.log,
+		OnSnapshotLost: func() {
+			select {
+			case s.snapshotLost <- struct{}{}:
+			default:
+			}
+		},
+		Logger: s.log,
 	})
 	if err != nil {
 		return explain(err, s.options.DataDir)

@@ -97,6 +97,9 @@ type Options struct {
 	// not use the directory.
 	OnCorrupt func(error)
 	OnFailure func(error)
+	// OnSnapshotLost is told when the newest snapshot turns out to be damaged or gone after Open, so that
+	// a new one is made: other members may need it. It must not block, or use the directory.
+	OnSnapshotLost func()
 	// OnStored is told of every successful write of log entries, for metrics.
 	OnStored func(entries int, took time.Duration)
 
@@ -189,6 +192,7 @@ func (d *Dir) open() error {
 	if d.snapshots, err = openSnapshots(d.member("snap"), d.opts.MaxSnapshots, d.opts.Reserve, d.opts.Logger); err != nil {
 		return err
 	}
+	d.snapshots.onLost = d.opts.OnSnapshotLost
 	if d.identity, err = readIdentity(d.member(identityFile)); err != nil {
 		return err
 	}

@@ -64,6 +64,7 @@ type snapshotStore struct {
 	dir     string
 	retain  int // 0 means all
 	reserve Reserve
+	onLost  func() // Options.OnSnapshotLost, or nil
 	logger  hclog.Logger
 
 	mu          sync.Mutex // guards what follows, and which files are there
@@ -145,7 +146,23 @@ func (s *snapshotStore) list() ([]*raft.SnapshotMeta, error) {
 			return nil, err
 		}
 	}
+	if newest := snapshotID(s.term, s.index); s.index > 0 && (len(metas) == 0 || metas[0].ID < newest) {
+		s.logger.Error("the newest snapshot is not there any more: " + s.path(newest))
+		s.forget(ids)
+	}
 	return metas, nil
+}
+
+// forget is called when the newest snapshot can no longer be used: the first of ids takes its place. Called
+// with mu held.
+func (s *snapshotStore) forget(ids []string) {
+	s.term, s.index = 0, 0
+	if len(ids) > 0 {
+		s.term, s.index, _ = parseSnapshotID(ids[0])
+	}
+	if s.onLost != nil {
+		s.onLost()
+	}
 }
 
 // snapshotIDs returns the IDs of the files in a directory that are named like snapshots, newest
@@ -178,10 +195,11 @@ func (s *snapshotStore) setAside(id string, cause error) error {
 		return err
 	}
 	if term, index, _ := parseSnapshotID(id); term == s.term && index == s.index {
-		s.term, s.index = 0, 0
-		if ids, err := snapshotIDs(s.dir); err == nil && len(ids) > 0 {
-			s.term, s.index, _ = parseSnapshotID(ids[0])
+		ids, err := snapshotIDs(s.dir)
+		if err != nil {
+			s.logger.Warn("older snapshots are not known", "error", err)
 		}
+		s.forget(ids)
 	}
 	return nil
 }

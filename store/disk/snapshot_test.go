@@ -279,3 +279,77 @@ func TestSnapshotOfNewerProgram(t *testing.T) {
 	}
 	wantFiles(t, d.member("snap"), filepath.Base(path))
 }
+
+// When the newest snapshot turns out to be damaged or gone while the directory is open, whoever can make
+// another one is told, once.
+func TestSnapshotLost(t *testing.T) {
+	for name, ruin := range map[string]func(path string) error{
+		"damaged": func(path string) error { return os.WriteFile(path, []byte("garbage"), 0o600) },
+		"gone":    os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			lost := 0
+			d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, OnSnapshotLost: func() { lost++ }})
+			a := saveSnapshot(t, d, 1, 10, "a")
+			b := saveSnapshot(t, d, 1, 20, "b")
+			c := saveSnapshot(t, d, 1, 30, "c")
+			if err := ruin(d.snapshots.path(b)); err != nil {
+				t.Fatal(err)
+			}
+			if got := listed(t, d.Snapshots()); !reflect.DeepEqual(got, []string{c, a}) || lost != 0 {
+				t.Errorf("List = %v, told %d times; an older one is no loss", got, lost)
+			}
+			if err := ruin(d.snapshots.path(c)); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if got := listed(t, d.Snapshots()); !reflect.DeepEqual(got, []string{a}) || lost != 1 {
+					t.Errorf("List = %v, told %d times, want once", got, lost)
+				}
+			}
+			if term, index := d.snapshots.newest(); term != 1 || index != 10 {
+				t.Errorf("newest is %d-%d, want 1-10", term, index)
+			}
+		})
+	}
+}
+
+// A snapshot stops where the space begins that the log may need.
+func TestSnapshotLeavesSpace(t *testing.T) {
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, Reserve: Reserve{Bytes: 1 << 62}})
+	if _, err := d.Snapshots().Create(1, 5, 1, testConfiguration(), 1, nil); err == nil || !strings.Contains(err.Error(), "make room there") {
+		t.Errorf("Create: %v", err)
+	}
+	d.snapshots.reserve = Reserve{}
+	sink, err := d.Snapshots().Create(1, 5, 1, testConfiguration(), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.snapshots.reserve = Reserve{Bytes: 1 << 62}
+	if _, err := sink.Write(make([]byte, snapSpaceEvery)); err == nil || !strings.Contains(err.Error(), "make room there") {
+		t.Errorf("Write: %v", err)
+	}
+	if err := sink.Cancel(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReserve(t *testing.T) {
+	for _, tt := range []struct {
+		reserve Reserve
+		total   uint64
+		want    uint64
+	}{
+		{Reserve{}, 1000, 0}, {Reserve{Bytes: 64}, 1000, 64}, {Reserve{Percent: 5}, 1000, 50},
+		{Reserve{Percent: 99}, 1 << 63, 1<<63/100*99 + 7}, {Reserve{Percent: 500}, 7, 7},
+	} {
+		if got := tt.reserve.of(tt.total); got != tt.want {
+			t.Errorf("%+v of %d is %d, want %d", tt.reserve, tt.total, got, tt.want)
+		}
+	}
+	d := openMember(t, Options{DataDir: t.TempDir(), WALDir: t.TempDir(), NoSync: true, Reserve: Reserve{Bytes: 1 << 62}})
+	all, err := d.Space()
+	if err != nil || len(all) != 2 || !all[0].Low() || all[0].Free == 0 || all[0].Total < all[0].Free {
+		t.Errorf("Space: %+v, %v", all, err)
+	}
+}
