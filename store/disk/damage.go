@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,11 @@ type DamageError struct {
 }
 
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("%s is damaged: %s; restore this member by removing it and adding it again", e.File, e.Reason)
+	advice := "restore this member by removing it and adding it again"
+	if strings.HasSuffix(e.File, snapSuffix) {
+		advice = "a start sets it aside, and refuses only if older snapshots and the log do not make up for it"
+	}
+	return fmt.Sprintf("%s is damaged: %s; %s", e.File, e.Reason, advice)
 }
 
 func (e *DamageError) Is(target error) bool { return target == ErrDamaged }
