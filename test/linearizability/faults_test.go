@@ -225,20 +225,24 @@ func pausing(d time.Duration, who role) func(*troubleMaker, context.Context) {
 	}
 }
 
+// beacon is a key for faults that want to see what becomes of one write.
+const beacon = root + "/beacon"
+
+// put writes the beacon through a node.
+func (t *troubleMaker) put(ctx context.Context, n *node) bool {
+	return t.do(ctx, Op{Client: -6, Kind: Put, Key: beacon, Value: t.unique()}, n.slot).Outcome == OK
+}
+
 // readersWaiting pauses the leader until another one leads and has acknowledged a write. Then many readers
 // ask the paused one, which answers them in the moment when it runs again and still thinks that it leads.
 func readersWaiting(t *troubleMaker, ctx context.Context) {
 	nodes := t.present()
 	old := t.pick(leader)[0]
 	others := slices.DeleteFunc(nodes, func(n *node) bool { return n == old })
-	key := root + "/beacon"
-	put := func(ctx context.Context, n *node) bool {
-		return t.do(ctx, Op{Client: -6, Kind: Put, Key: key, Value: t.unique()}, n.slot).Outcome == OK
-	}
-	eachUntil(ctx, 5*time.Second, others, put)
+	eachUntil(ctx, 5*time.Second, others, t.put)
 	old.m.Pause()
 	defer old.m.Continue()
-	if !eachUntil(ctx, 12*time.Second, others, put) {
+	if !eachUntil(ctx, 12*time.Second, others, t.put) {
 		return
 	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 12*time.Second)
@@ -246,7 +250,7 @@ func readersWaiting(t *troubleMaker, ctx context.Context) {
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	for i := range 60 {
-		readers.Go(func() { t.do(limited, Op{Client: -10 - i, Kind: QGet, Key: key}, old.slot) })
+		readers.Go(func() { t.do(limited, Op{Client: -10 - i, Kind: QGet, Key: beacon}, old.slot) })
 	}
 	sleep(ctx, 300*time.Millisecond) // in which they send
 	old.m.Continue()

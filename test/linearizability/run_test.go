@@ -269,6 +269,7 @@ func (r *run) setUp(rng *rand.Rand) {
 	for i, m := range r.c.Members {
 		r.nodes = append(r.nodes, &node{slot: i, m: m})
 		r.behindProxy(i, m)
+		withClock(m)
 	}
 	for i, m := range r.c.Members {
 		m.Boot = []string{"--initial-cluster", r.c.InitialCluster(), "--initial-cluster-state", "new", "--initial-cluster-token", options.Token}
