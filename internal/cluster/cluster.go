@@ -48,6 +48,8 @@ type TB interface {
 // Options says what a cluster is made of. The zero value is one Quorate member.
 type Options struct {
 	Kind Kind
+	// Binary is the program. Empty means what QuorateBinary and EtcdBinary find.
+	Binary string
 	// Size is the number of members. Zero means 1.
 	Size int
 	// Token is the initial cluster token. Empty means the server's default.

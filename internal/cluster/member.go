@@ -108,7 +108,7 @@ func (m *Member) StartArgs(args ...string) {
 
 func (m *Member) start(args []string) error {
 	m.aim() // a test may have chosen the address by itself
-	path, lead, err := binary(m.cluster.opts.Kind)
+	path, lead, err := binary(m.cluster.opts)
 	if err != nil {
 		return err
 	}

@@ -45,20 +45,25 @@ func cleanEnv() []string {
 	return env
 }
 
-// binary returns the program of a kind, and its arguments that come before the flags.
-func binary(kind Kind) (path string, lead []string, err error) {
-	switch kind {
+// binary returns the program of a cluster, and its arguments that come before the flags.
+func binary(opts Options) (path string, lead []string, err error) {
+	path = opts.Binary
+	switch opts.Kind {
 	case Quorate:
-		path, err := QuorateBinary()
+		if path == "" {
+			path, err = QuorateBinary()
+		}
 		return path, []string{"serve"}, err
 	case Etcd:
-		path := EtcdBinary()
+		if path == "" {
+			path = EtcdBinary()
+		}
 		if path == "" {
 			return "", nil, errors.New("no etcd 3.4 in PATH")
 		}
 		return path, []string{"--enable-v2"}, nil
 	}
-	return "", nil, fmt.Errorf("unknown kind of server %q", kind)
+	return "", nil, fmt.Errorf("unknown kind of server %q", opts.Kind)
 }
 
 // EtcdBinary returns the path of etcd, from ETCD_BINARY or PATH, and "" when there is none.

@@ -286,18 +286,23 @@ func (r *run) troubledBootstrap(rng *rand.Rand) {
 	}
 }
 
-// strace changes what a system call of a process does, as long as ctx lasts. It says whether it could.
-func (r *run) strace(ctx context.Context, n *node, inject string) bool {
+// strace changes what system calls of a process do, as long as ctx lasts. before is called before it lets
+// go of the process; it may be nil.
+func (r *run) strace(ctx context.Context, n *node, inject string, before func()) {
+	if before == nil {
+		before = func() {}
+	}
 	call, _, _ := strings.Cut(inject, ":")
 	cmd := exec.Command("strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace="+call, "-e", "inject="+inject, "-p", fmt.Sprint(n.m.Pid()))
 	if err := cmd.Start(); err != nil {
 		r.Logf("no strace: %v", err)
-		return false
+		before()
+		return
 	}
 	<-ctx.Done()
+	before()
 	_ = cmd.Process.Signal(syscall.SIGTERM) // it lets go of the process
 	_ = cmd.Wait()
-	return true
 }
 
 // slowDisk makes every sync of a log take longer.
@@ -308,7 +313,7 @@ func slowDisk(who role) func(*troubleMaker, context.Context) {
 		delay := t.between(50*time.Millisecond, 700*time.Millisecond)
 		var all sync.WaitGroup
 		for _, n := range t.pick(who) {
-			all.Go(func() { t.strace(ctx, n, fmt.Sprintf("fdatasync:delay_enter=%d", delay.Microseconds())) })
+			all.Go(func() { t.strace(ctx, n, fmt.Sprintf("fdatasync:delay_enter=%d", delay.Microseconds()), nil) })
 		}
 		all.Wait()
 	}
@@ -334,7 +339,7 @@ func brokenDisk(inject string, who role) func(*troubleMaker, context.Context) {
 			}
 			cancel()
 		}()
-		t.strace(limited, n, inject)
+		t.strace(limited, n, inject, nil)
 		<-limited.Done()
 		if n.m.Running() {
 			t.Logf("%s has not ended: nothing was written, or strace did not work", n.m.Name)
@@ -416,7 +421,7 @@ func unfinishedBusiness(t *troubleMaker, ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, t.between(1500*time.Millisecond, 4*time.Second))
 	defer cancel()
 	var disk sync.WaitGroup
-	disk.Go(func() { t.strace(limited, n, "fdatasync:delay_enter=900000") })
+	disk.Go(func() { t.strace(limited, n, "fdatasync:delay_enter=900000", nil) })
 	sleep(ctx, t.between(200*time.Millisecond, 600*time.Millisecond))
 	if t.mesh != nil {
 		t.mesh.set(rules(t.bothWays([]*node{n}, others), rule{cut: true}))
@@ -450,7 +455,7 @@ func noWitness(t *troubleMaker, ctx context.Context) {
 	}
 	limited, cancel := context.WithTimeout(ctx, t.between(300*time.Millisecond, 1500*time.Millisecond))
 	defer cancel()
-	t.strace(limited, l, "fdatasync:delay_enter=900000")
+	t.strace(limited, l, "fdatasync:delay_enter=900000", nil)
 	var all sync.WaitGroup
 	for _, n := range append(with, l) {
 		all.Go(func() { t.stop(n, syscall.SIGKILL) })

@@ -55,7 +55,10 @@ func TestFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	useServer(t)
+	binary := os.Getenv("QUORATE_BINARY")
+	if binary == "" {
+		binary = mutation{}.build(t)
+	}
 	if err := os.MkdirAll(*outFlag, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +83,7 @@ func TestFaults(t *testing.T) {
 			all.Go(func() {
 				dir := filepath.Join(*outFlag, fmt.Sprintf("seed-%d-%d", seed, os.Getpid()))
 				p := newPlan(seed, *membersFlag, *durationFlag)
+				p.binary = binary
 				if *faultsFlag != "" {
 					p.only = strings.Split(*faultsFlag, ";")
 				}
@@ -107,13 +111,6 @@ func TestFaults(t *testing.T) {
 	}
 	t.Logf("total %7d kinds of faults", kinds(total))
 	t.Logf("total %7d runs", len(noted))
-}
-
-// useServer lets clusters run the server with clocks that can be set wrong, unless QUORATE_BINARY says which.
-func useServer(t *testing.T) {
-	if os.Getenv("QUORATE_BINARY") == "" {
-		t.Setenv("QUORATE_BINARY", build(t, mutation{}))
-	}
 }
 
 // kinds counts the kinds of faults. What is in brackets is what came of one.

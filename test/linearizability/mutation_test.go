@@ -3,6 +3,7 @@
 package linearizability
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -11,81 +12,182 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 var (
-	mutationsFlag = flag.String("mutations", "", "build broken servers and see whether runs find out: all, or the names of some, separated by commas")
-	attemptsFlag  = flag.Int("attempts", 10, "runs after which a mutation is said to stay unnoticed")
+	mutationsFlag = flag.String("mutations", "", "build broken servers and see whether runs find out: all, ci for the quick ones, or the names of some, separated by commas")
+	attemptsFlag  = flag.Int("attempts", 4, "runs after which a mutation is said to stay unnoticed")
 )
 
 // mutation breaks the server by a change of its source.
 type mutation struct {
-	name, file, from, to string
-	// faults are those that bring it to light; empty for all.
-	faults []string
+	name string
+	// file is where the source is changed: in this module, or in another one with its path and a colon
+	// in front. from is there once.
+	file, from, to string
+	// plan is a run that brings it to light, in which nothing but the named faults is injected.
+	plan plan
+	// test is a test that fails with it, by package and name: for what no run of bearable length shows.
+	test string
 }
 
-var (
-	pausedLeader = []string{"pause the leader with readers waiting"}
-	newLeaders   = []string{"kill -9 the leader", "stop the leader", "leader alone, connections reset", "connections of the leader reset",
-		"slow leader", "mute leader", "replace a member"}
-)
+// quiet is a run without faults.
+func quiet(d time.Duration) plan { return plan{duration: d, only: []string{"none"}} }
+
+// directed is a run with these faults alone.
+func directed(d time.Duration, faults ...string) plan {
+	return plan{duration: d, only: faults, proxied: true}
+}
+
+// fallenBehind is a run with logs so short that who is away for a while needs a snapshot.
+func fallenBehind(d time.Duration) plan {
+	p := directed(d, "a follower falls far behind")
+	p.snapshots = 10
+	return p
+}
 
 // mutations break one promise each. What they change is looked up in the source as it is, so a mutation
 // has to follow when that line does.
 var mutations = []mutation{
-	{"read-unconfirmed", "store/read.go",
-		"needed := voters/2 + 1\n", "needed := 0 * voters\n", pausedLeader},
-	{"read-verify-leader", "store/read.go",
-		"	needed := voters/2 + 1\n", "	if err := r.VerifyLeader().Error(); err != nil {\n		return 0, err\n	}\n	needed := 0 * voters\n", pausedLeader},
-	{"apply-twice", "fsm/requests.go",
-		"if _, ok := o.applied[id.Sequence]; ok {", "if _, ok := o.applied[id.Sequence]; ok && false {", newLeaders},
-	{"reuse-sequences", "store/store.go",
-		"if s.boot, err = s.dir.NextBoot(); err != nil {", "s.boot = 1\n	if _, err = s.dir.NextBoot(); err != nil {", nil},
-	{"acknowledge-before-disk", "store/parallel.go",
-		"if durable >= index {", "if durable >= index || true {", []string{"all that have a write killed"}},
-	{"watch-drops-an-event", "fsm/tree/watch.go",
-		"	if len(w.queue) < watcherQueue {", "	if e.Index%97 == 0 {\n		return true\n	}\n	if len(w.queue) < watcherQueue {", nil},
-	{"watch-skips-what-a-snapshot-brought", "fsm/tree/hub.go",
-		"	if first > last {\n", "	if first > last || true {\n", []string{"a follower falls far behind"}},
-	{"expire-by-local-clock", "fsm/fsm.go",
-		"clock := max(now, f.tree.Clock())", "clock := max(now, f.tree.Clock(), time.Now().UnixNano())", nil},
-	{"expire-early", "fsm/fsm.go",
-		"return now + int64(ttl)*second", "return now + int64(ttl)*second - second/10", nil},
-	{"expire-only-with-writes", "store/leader.go",
-		"ok && due <= s.clock.now() {", "ok && due <= s.clock.now() && false {", nil},
+	{name: "read-unconfirmed", file: "store/read.go",
+		from: "needed := voters/2 + 1\n", to: "needed := 0 * voters\n",
+		plan: directed(9*time.Second, "pause the leader with readers waiting")},
+	{name: "read-verify-leader", file: "store/read.go",
+		from: "	needed := voters/2 + 1\n", to: "	if err := r.VerifyLeader().Error(); err != nil {\n		return 0, err\n	}\n	needed := 0 * voters\n",
+		plan: directed(20*time.Second, "pause the leader with readers waiting")},
+	{name: "read-before-term", file: "store/read.go",
+		from: "s.readyTerm.Load() != term", to: "term == 0",
+		plan: directed(12*time.Second, "reads before a term has begun")},
+	{name: "apply-twice", file: "fsm/requests.go",
+		from: "if _, ok := o.applied[id.Sequence]; ok {", to: "if _, ok := o.applied[id.Sequence]; ok && false {",
+		plan: directed(12*time.Second, "requests sent again")},
+	{name: "reuse-sequences", file: "store/store.go",
+		from: "if s.boot, err = s.dir.NextBoot(); err != nil {", to: "s.boot = 1\n	if _, err = s.dir.NextBoot(); err != nil {",
+		plan: directed(6*time.Second, "kill -9 a follower")},
+	{name: "acknowledge-before-disk", file: "store/parallel.go",
+		from: "if durable >= index {", to: "if durable >= index || true {",
+		plan: directed(10*time.Second, "leader killed while its disk hangs")},
+	{name: "acknowledge-before-commit", file: "github.com/hashicorp/raft:commitment.go",
+		from: "quorumMatchIndex := matched[(len(matched)-1)/2]", to: "quorumMatchIndex := matched[len(matched)-1]",
+		plan: directed(6*time.Second, "leader alone")},
+	{name: "watch-drops-an-event", file: "fsm/tree/watch.go",
+		from: "	if len(w.queue) < watcherQueue {", to: "	if e.Index%97 == 0 {\n		return true\n	}\n	if len(w.queue) < watcherQueue {",
+		plan: quiet(4 * time.Second)},
+	{name: "watch-skips-what-a-snapshot-brought", file: "fsm/tree/hub.go",
+		from: "	if first > last {\n", to: "	if first > last || true {\n",
+		plan: fallenBehind(12 * time.Second)},
+	{name: "expire-by-local-clock", file: "fsm/fsm.go",
+		from: "clock := max(now, f.tree.Clock())", to: "clock := max(now, f.tree.Clock(), wallclock.Now().UnixNano())",
+		plan: directed(8*time.Second, "clocks of a majority +1 h")},
+	{name: "time-of-the-leaders-own-clock", file: "store/clock.go",
+		from: "if now := c.read(); now != 0 {", to: "if now := c.read(); now < 0 {",
+		plan: directed(10*time.Second, "clocks of a majority +1 h")},
+	{name: "expire-early", file: "fsm/fsm.go",
+		from: "return now + int64(ttl)*second", to: "return now + int64(ttl)*second - second/4",
+		plan: quiet(6 * time.Second)},
+	{name: "expire-only-with-writes", file: "store/leader.go",
+		from: "ok && due <= s.clock.now() {", to: "ok && due <= s.clock.now() && false {",
+		plan: quiet(4 * time.Second)},
+
+	{name: "snapshot-forgets-requests", file: "fsm/requests.go",
+		from: "	r := make(requests, len(state))\n	for _, s := range state {", to: "	r := make(requests, len(state))\n	for _, s := range state[:0] {",
+		test: "./fsm TestSnapshotHoldsEverything"},
+	{name: "requests-of-removed-members", file: "fsm/fsm.go",
+		from: "delete(f.requests, removed.ID)", to: "_ = removed",
+		test: "./fsm TestRequestsOfRemovedMembers"},
+	{name: "heartbeats-beside-the-main-loop", file: "store/peer/transport.go",
+		from: "func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}", to: "func (t *Transport) SetHeartbeatHandler(h func(raft.RPC)) { t.NetworkTransport.SetHeartbeatHandler(h) }",
+		test: "./store/peer TestHeartbeatGoesToTheMainLoop"},
+	{name: "commit-index-not-cut-down", file: "store/peer/transport.go",
+		from: "min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(len(req.Entries)))", to: "max(req.LeaderCommitIndex, 0)",
+		test: "./store/peer TestClampCommit"},
+	{name: "acknowledgements-of-pipelines-not-held", file: "store/peer/append.go",
+		from: "p.transport.answered(p.ctx, p.id, f.Request(), f.Response(), f.Start(), f.Error())", to: "_ = f",
+		test: "./store/peer TestPipelineHook"},
+	{name: "any-cluster", file: "store/peer/handshake.go",
+		from: "case h.cluster != p.cfg.Cluster:", to: "case h.cluster != h.cluster:",
+		test: "./store/peer TestHandshake"},
+	{name: "snapshot-leaves-overruled-entries", file: "store/raft.go",
+		from: "	if last, err := overruled(r.logs, request); err != nil || last == 0 {", to: "	if last, err := overruled(r.logs, request); err != nil || last >= 0 {",
+		test: "./store TestSnapshotOverrulesEntries"},
+	{name: "transfer-without-end", file: "store/raft.go",
+		from: "s.transferSince.CompareAndSwap(since, 0) {", to: "false {",
+		test: "./store TestTransferThatNeverEnds"},
+	{name: "vote-in-two-steps", file: "store/disk/stable.go",
+		from: "		s.voteTerm = value\n		return nil\n", to: "",
+		test: "./store/disk TestStableStore"},
+	{name: "disk-stall-unnoticed", file: "store/disk/watchdog.go",
+		from: "w.limit <= 0 ||", to: "w.limit > 0 ||",
+		test: "./store/disk TestStall"},
+	{name: "journal-not-synced", file: "store/disk/journalfile.go",
+		from: "	if err := j.file.Sync(); err != nil {\n		return err\n	}\n	j.record", to: "	j.record",
+		test: "./store/disk TestCrashJournal"},
 }
 
-// TestMutations shows that the runs find servers that are broken on purpose. It takes long, and belongs
-// to no other test.
+// slowMutations are those that -mutations ci leaves out.
+var slowMutations = []string{"read-verify-leader", "transfer-without-end", "snapshot-leaves-overruled-entries"}
+
+// chosen says whether -mutations names it.
+func (m mutation) chosen() bool {
+	switch *mutationsFlag {
+	case "all":
+		return true
+	case "ci":
+		return !slices.Contains(slowMutations, m.name)
+	}
+	return slices.Contains(strings.Split(*mutationsFlag, ","), m.name)
+}
+
+// TestMutations shows that servers which are broken on purpose are found out.
 func TestMutations(t *testing.T) {
 	if *mutationsFlag == "" {
 		t.Skip("-mutations says which")
 	}
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/quorate/quorate").Output()
-	if err != nil {
-		t.Fatalf("find the source: %v", err)
-	}
-	module := strings.TrimSpace(string(out))
+	places := make(chan struct{}, *clustersFlag)
+	var all sync.WaitGroup
 	for _, m := range mutations {
-		if *mutationsFlag != "all" && !slices.Contains(strings.Split(*mutationsFlag, ","), m.name) {
+		if !m.chosen() {
 			continue
 		}
-		t.Run(m.name, func(t *testing.T) {
-			t.Setenv("QUORATE_BINARY", m.build(t, module))
-			for seed := range int64(*attemptsFlag) {
-				p := newPlan(1+seed, *membersFlag, *durationFlag)
-				p.only = m.faults
-				res := execute(p, filepath.Join(t.TempDir(), fmt.Sprint(seed)))
-				if !res.ok() {
-					t.Logf("found in run %d by %s", seed+1, res.found())
-					return
-				}
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			begin := time.Now()
+			by := m.findOut(t)
+			if by == "" {
+				t.Errorf("%s: not found out", m.name)
+				return
 			}
-			t.Errorf("not found in %d runs", *attemptsFlag)
+			t.Logf("%s: found out in %v by %s", m.name, time.Since(begin).Round(time.Second), by)
 		})
 	}
+	all.Wait()
+}
+
+// findOut says what has found the mutation out, and nothing if nothing has.
+func (m mutation) findOut(t *testing.T) string {
+	if m.test != "" {
+		return m.findOutByTest(t)
+	}
+	binary := m.build(t)
+	for attempt := range *attemptsFlag {
+		p := m.plan
+		p.binary, p.seed, p.size, p.patience = binary, int64(attempt+1), 3, 15*time.Second
+		dir := filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d", m.name, attempt))
+		res := executeOnceStarted(t, p, dir)
+		if *keepFlag {
+			_ = res.report.Save(res.history, dir)                                   // it is only to be looked at
+			_ = os.WriteFile(filepath.Join(dir, "run.log"), []byte(res.log), 0o600) // as this
+			t.Logf("%s: run %d is in %s", m.name, attempt+1, dir)
+		}
+		if !res.ok() && !res.unstarted {
+			return fmt.Sprintf("run %d: %s", attempt+1, res.found())
+		}
+	}
+	return ""
 }
 
 // found names the checks that have found something.
@@ -101,32 +203,68 @@ func (res *result) found() string {
 	return strings.Join(slices.Sorted(maps.Keys(checks)), "; ")
 }
 
-// build makes the broken server.
-func (m mutation) build(t *testing.T, module string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, part := range []string{"go.mod", "go.sum", "api", "client", "cmd", "configs", "discovery", "fsm", "httpd", "internal", "store"} {
-		if out, err := exec.Command("cp", "-r", filepath.Join(module, part), dir).CombinedOutput(); err != nil {
-			t.Fatalf("copy the source: %v\n%s", err, out)
-		}
+// findOutByTest runs the test on the broken source.
+func (m mutation) findOutByTest(t *testing.T) string {
+	pkg, name, _ := strings.Cut(m.test, " ")
+	cmd := exec.Command("go", "test", "-count=1", "-overlay", m.overlay(t), "-run", "^"+name+"$", pkg)
+	cmd.Dir = moduleDir(t, "github.com/quorate/quorate")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "--- FAIL: "+name) {
+		t.Logf("%s: %v\n%s", m.name, err, out)
+		return ""
 	}
-	path := filepath.Join(dir, m.file)
+	return m.test
+}
+
+// moduleDir is where the source of a module is.
+func moduleDir(t *testing.T, path string) string {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", path).Output()
+	if err != nil {
+		t.Errorf("find the source of %s: %v", path, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// overlay writes the changed file, and the file that tells the go command of it.
+func (m mutation) overlay(t *testing.T) string {
+	dir := t.TempDir()
+	module, file, ok := strings.Cut(m.file, ":")
+	if !ok {
+		module, file = "github.com/quorate/quorate", m.file
+	}
+	path := filepath.Join(moduleDir(t, module), file)
 	source := readFile(path)
 	if n := strings.Count(source, m.from); n != 1 {
-		t.Fatalf("%s has %q %d times, want it once: the mutation has to follow the source", m.file, m.from, n)
+		t.Errorf("%s has %q %d times, want it once: the mutation has to follow the source", m.file, m.from, n)
 	}
 	source = strings.Replace(source, m.from, m.to, 1)
-	if strings.Contains(m.to, "time.Now") && !strings.Contains(source, "\"time\"\n") {
-		source = strings.Replace(source, "import (\n", "import (\n	\"time\"\n", 1)
+	if strings.Contains(m.to, "wallclock.") {
+		source = strings.Replace(source, "import (\n", "import (\n	\"github.com/quorate/quorate/internal/wallclock\"\n", 1)
 	}
-	if err := os.WriteFile(path, []byte(source), 0o600); err != nil {
-		t.Fatal(err)
+	replaced, err := json.Marshal(map[string]map[string]string{"Replace": {path: filepath.Join(dir, "changed.go")}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "changed.go"), []byte(source), 0o600)
 	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "overlay.json"), replaced, 0o600)
+	}
+	if err != nil {
+		t.Errorf("break the server: %v", err)
+	}
+	return filepath.Join(dir, "overlay.json")
+}
+
+// build makes the server, broken unless the mutation is none, with clocks that can be set wrong.
+func (m mutation) build(t *testing.T) string {
 	program := filepath.Join(t.TempDir(), "quorate")
-	cmd := exec.Command("go", "build", "-o", program, "./cmd/quorate")
-	cmd.Dir = dir
+	args := []string{"build", "-tags", "faults", "-o", program}
+	if m.file != "" {
+		args = append(args, "-overlay", m.overlay(t))
+	}
+	cmd := exec.Command("go", append(args, "./cmd/quorate")...)
+	cmd.Dir = moduleDir(t, "github.com/quorate/quorate")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the broken server: %v\n%s", err, out)
+		t.Errorf("build the server (%s): %v\n%s", m.name, err, out)
 	}
 	return program
 }

@@ -27,6 +27,7 @@ type plan struct {
 	// 10 it keeps 100; with 0, the default, members never fall behind what is kept.
 	snapshots uint64
 	bootstrap bool     // members are killed while the cluster forms
+	binary    string   // the server
 	idle      int      // watchers of a key that nothing happens to
 	only      []string // the faults to choose from; empty for all
 	// patience is how long the run waits for what has to happen, such as that a healed cluster serves.
@@ -250,9 +251,10 @@ func (r *run) play(h *History) {
 // setUp starts the cluster and returns when it is healthy.
 func (r *run) setUp(rng *rand.Rand) {
 	options := cluster.Options{
-		Size:  r.size,
-		Token: fmt.Sprintf("faults-%d", r.seed),
-		Dir:   filepath.Join(r.dir, "cluster"),
+		Binary: r.binary,
+		Size:   r.size,
+		Token:  fmt.Sprintf("faults-%d", r.seed),
+		Dir:    filepath.Join(r.dir, "cluster"),
 		// See checkCrashes.
 		CrashOK: true,
 	}
