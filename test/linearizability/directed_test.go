@@ -12,10 +12,8 @@ import (
 	"time"
 )
 
-// hangingDisk lets every write to the disk take so long, and every sync.
-func hangingDisk(d time.Duration) string {
-	return fmt.Sprintf("pwrite64,fdatasync:delay_enter=%d", d.Microseconds())
-}
+// hangingLog lets every write to the log take three seconds, and every sync.
+const hangingLog = "pwrite64,fdatasync:delay_enter=3000000"
 
 // attached is how long strace may take until it holds a process.
 const attached = 500 * time.Millisecond
@@ -46,10 +44,11 @@ func hangingLeader(t *troubleMaker, ctx context.Context) {
 			limited, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
 			for hanging.Err() == nil && t.put(limited, l) {
+				sleep(hanging, 5*time.Millisecond)
 			}
 		})
 	}
-	t.strace(hanging, l, hangingDisk(5*time.Second), func() {
+	t.strace(hanging, l, hangingLog, func() {
 		// It is killed before strace lets go of it: else it would write what it holds.
 		var all sync.WaitGroup
 		for _, n := range append(with, l) {

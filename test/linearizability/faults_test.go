@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -286,14 +287,20 @@ func (r *run) troubledBootstrap(rng *rand.Rand) {
 	}
 }
 
-// strace changes what system calls of a process do, as long as ctx lasts. before is called before it lets
-// go of the process; it may be nil.
+// strace changes what system calls of a process on its log do, as long as ctx lasts. before is called before
+// it lets go of the process; it may be nil.
 func (r *run) strace(ctx context.Context, n *node, inject string, before func()) {
 	if before == nil {
 		before = func() {}
 	}
 	call, _, _ := strings.Cut(inject, ":")
-	cmd := exec.Command("strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace="+call, "-e", "inject="+inject, "-p", fmt.Sprint(n.m.Pid()))
+	args := []string{"-qq", "-f", "-o", "/dev/null", "-e", "trace=" + call, "-e", "inject=" + inject, "-p", fmt.Sprint(n.m.Pid())}
+	// Files that are made later are left alone: the newest journal has another one prepared.
+	files, _ := filepath.Glob(filepath.Join(n.m.DataDir, "member", "wal", "*"))
+	for _, f := range files {
+		args = append(args, "-P", f)
+	}
+	cmd := exec.Command("strace", args...)
 	if err := cmd.Start(); err != nil {
 		r.Logf("no strace: %v", err)
 		before()

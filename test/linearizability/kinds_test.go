@@ -51,6 +51,7 @@ var processFaults = []fault{
 	{"clock of the leader +1 h", 1, wrongClocks(leader, time.Hour)},
 	{"clock of the leader -1 h", 1, wrongClocks(leader, -time.Hour)},
 	{"clocks of a majority +1 h", 2, wrongClocks(majority, time.Hour)},
+	{"clocks of all +1 h", 1, wrongClocks(everyone, time.Hour)},
 	{"clocks of all -1 h", 1, wrongClocks(everyone, -time.Hour)},
 	{"clocks of all strobe by 1 h", 2, wrongClocks(everyone, time.Hour, -time.Hour)},
 	{"clients that do not read", 2, deafClients},

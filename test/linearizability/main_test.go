@@ -144,12 +144,7 @@ func report(t *testing.T, res *result) {
 	}
 	note(t, res)
 	if !res.ok() || *keepFlag {
-		if err := res.report.Save(res.history, res.dir); err != nil {
-			t.Errorf("save the history: %v", err)
-		}
-		if err := os.WriteFile(filepath.Join(res.dir, "run.log"), []byte(res.log), 0o600); err != nil {
-			t.Errorf("save the log: %v", err)
-		}
+		save(t, res)
 	}
 	if res.ok() {
 		if !*keepFlag {
@@ -165,6 +160,16 @@ func report(t *testing.T, res *result) {
 	}
 	t.Errorf("seed %d failed. Its history, the logs and data of all members, and a picture of each broken key are in\n  %s\nThis repeats it:\n  go test -tags faults ./test/linearizability -count=1 -run TestFaults -v -seeds %d -members %d -duration %v",
 		res.seed, res.dir, res.seed, res.size, res.duration)
+}
+
+// save leaves the history, what is wrong with it, and what was done.
+func save(t *testing.T, res *result) {
+	if err := res.report.Save(res.history, res.dir); err != nil {
+		t.Errorf("save the history: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(res.dir, "run.log"), []byte(res.log), 0o600); err != nil {
+		t.Errorf("save the log: %v", err)
+	}
 }
 
 // summary is a line of runs.jsonl.

@@ -71,7 +71,7 @@ var mutations = []mutation{
 		from: "if durable >= index {", to: "if durable >= index || true {",
 		plan: directed(10*time.Second, "leader killed while its disk hangs")},
 	{name: "acknowledge-before-commit", file: "github.com/hashicorp/raft:commitment.go",
-		from: "quorumMatchIndex := matched[(len(matched)-1)/2]", to: "quorumMatchIndex := matched[len(matched)-1]",
+		from: "matched[(len(matched)-1)/2]", to: "matched[len(matched)-1]",
 		plan: directed(6*time.Second, "leader alone")},
 	{name: "watch-drops-an-event", file: "fsm/tree/watch.go",
 		from: "	if len(w.queue) < watcherQueue {", to: "	if e.Index%97 == 0 {\n		return true\n	}\n	if len(w.queue) < watcherQueue {",
@@ -81,10 +81,10 @@ var mutations = []mutation{
 		plan: fallenBehind(12 * time.Second)},
 	{name: "expire-by-local-clock", file: "fsm/fsm.go",
 		from: "clock := max(now, f.tree.Clock())", to: "clock := max(now, f.tree.Clock(), wallclock.Now().UnixNano())",
-		plan: directed(8*time.Second, "clocks of a majority +1 h")},
+		plan: directed(8*time.Second, "clocks of all +1 h")},
 	{name: "time-of-the-leaders-own-clock", file: "store/clock.go",
 		from: "if now := c.read(); now != 0 {", to: "if now := c.read(); now < 0 {",
-		plan: directed(10*time.Second, "clocks of a majority +1 h")},
+		plan: directed(10*time.Second, "clocks of all +1 h")},
 	{name: "expire-early", file: "fsm/fsm.go",
 		from: "return now + int64(ttl)*second", to: "return now + int64(ttl)*second - second/4",
 		plan: quiet(6 * time.Second)},
@@ -176,12 +176,12 @@ func (m mutation) findOut(t *testing.T) string {
 	for attempt := range *attemptsFlag {
 		p := m.plan
 		p.binary, p.seed, p.size, p.patience = binary, int64(attempt+1), 3, 15*time.Second
-		dir := filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d", m.name, attempt))
+		dir := filepath.Join(*outFlag, fmt.Sprintf("%s-%d-%d", m.name, attempt+1, os.Getpid()))
 		res := executeOnceStarted(t, p, dir)
 		if *keepFlag {
-			_ = res.report.Save(res.history, dir)                                   // it is only to be looked at
-			_ = os.WriteFile(filepath.Join(dir, "run.log"), []byte(res.log), 0o600) // as this
-			t.Logf("%s: run %d is in %s", m.name, attempt+1, dir)
+			save(t, res)
+		} else {
+			_ = os.RemoveAll(dir)
 		}
 		if !res.ok() && !res.unstarted {
 			return fmt.Sprintf("run %d: %s", attempt+1, res.found())
@@ -206,7 +206,7 @@ func (res *result) found() string {
 // findOutByTest runs the test on the broken source.
 func (m mutation) findOutByTest(t *testing.T) string {
 	pkg, name, _ := strings.Cut(m.test, " ")
-	cmd := exec.Command("go", "test", "-count=1", "-overlay", m.overlay(t), "-run", "^"+name+"$", pkg)
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-count=1"}, m.change(t), []string{"-run", "^" + name + "$", pkg})...)
 	cmd.Dir = moduleDir(t, "github.com/quorate/quorate")
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "--- FAIL: "+name) {
@@ -225,15 +225,38 @@ func moduleDir(t *testing.T, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// overlay writes the changed file, and the file that tells the go command of it.
-func (m mutation) overlay(t *testing.T) string {
-	dir := t.TempDir()
-	module, file, ok := strings.Cut(m.file, ":")
-	if !ok {
-		module, file = "github.com/quorate/quorate", m.file
+// change returns the arguments that let the go command build the broken source. A file of this module
+// is overlaid; another module is copied, changed and put in the place of its original.
+func (m mutation) change(t *testing.T) []string {
+	if m.file == "" {
+		return nil
 	}
-	path := filepath.Join(moduleDir(t, module), file)
-	source := readFile(path)
+	dir := t.TempDir()
+	own := moduleDir(t, "github.com/quorate/quorate")
+	module, file, other := strings.Cut(m.file, ":")
+	if !other {
+		path := filepath.Join(own, m.file)
+		m.rewrite(t, path, filepath.Join(dir, "changed.go"))
+		replaced, err := json.Marshal(map[string]map[string]string{"Replace": {path: filepath.Join(dir, "changed.go")}})
+		if err != nil {
+			t.Error(err)
+		}
+		writeFile(t, filepath.Join(dir, "overlay.json"), string(replaced))
+		return []string{"-overlay", filepath.Join(dir, "overlay.json")}
+	}
+	if out, err := exec.Command("cp", "-r", "--no-preserve=mode", moduleDir(t, module), filepath.Join(dir, "module")).CombinedOutput(); err != nil {
+		t.Errorf("copy %s: %v\n%s", module, err, out)
+	}
+	path := filepath.Join(dir, "module", file)
+	m.rewrite(t, path, path)
+	writeFile(t, filepath.Join(dir, "go.mod"), readFile(filepath.Join(own, "go.mod"))+"\nreplace "+module+" => "+filepath.Join(dir, "module")+"\n")
+	writeFile(t, filepath.Join(dir, "go.sum"), readFile(filepath.Join(own, "go.sum")))
+	return []string{"-modfile", filepath.Join(dir, "go.mod")}
+}
+
+// rewrite makes the change.
+func (m mutation) rewrite(t *testing.T, from, to string) {
+	source := readFile(from)
 	if n := strings.Count(source, m.from); n != 1 {
 		t.Errorf("%s has %q %d times, want it once: the mutation has to follow the source", m.file, m.from, n)
 	}
@@ -241,27 +264,20 @@ func (m mutation) overlay(t *testing.T) string {
 	if strings.Contains(m.to, "wallclock.") {
 		source = strings.Replace(source, "import (\n", "import (\n	\"github.com/quorate/quorate/internal/wallclock\"\n", 1)
 	}
-	replaced, err := json.Marshal(map[string]map[string]string{"Replace": {path: filepath.Join(dir, "changed.go")}})
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "changed.go"), []byte(source), 0o600)
+	writeFile(t, to, source)
+}
+
+func writeFile(t *testing.T, path, text string) {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Error(err)
 	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "overlay.json"), replaced, 0o600)
-	}
-	if err != nil {
-		t.Errorf("break the server: %v", err)
-	}
-	return filepath.Join(dir, "overlay.json")
 }
 
 // build makes the server, broken unless the mutation is none, with clocks that can be set wrong.
 func (m mutation) build(t *testing.T) string {
 	program := filepath.Join(t.TempDir(), "quorate")
-	args := []string{"build", "-tags", "faults", "-o", program}
-	if m.file != "" {
-		args = append(args, "-overlay", m.overlay(t))
-	}
-	cmd := exec.Command("go", append(args, "./cmd/quorate")...)
+	args := slices.Concat([]string{"build", "-tags", "faults", "-o", program}, m.change(t), []string{"./cmd/quorate"})
+	cmd := exec.Command("go", args...)
 	cmd.Dir = moduleDir(t, "github.com/quorate/quorate")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("build the server (%s): %v\n%s", m.name, err, out)
