@@ -5,6 +5,7 @@ package linearizability
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/quorate/quorate/internal/cluster"
@@ -50,7 +51,7 @@ func wrongClocks(who role, by ...time.Duration) func(*troubleMaker, context.Cont
 			if i%4 == 1 {
 				l := t.pick(leader)[0]
 				l.m.Pause()
-				sleep(ctx, t.between(1500*time.Millisecond, 3*time.Second))
+				eachUntil(ctx, 10*time.Second, slices.DeleteFunc(t.present(), func(n *node) bool { return n == l }), t.put)
 				l.m.Continue()
 			}
 			sleep(ctx, t.between(50*time.Millisecond, 700*time.Millisecond))

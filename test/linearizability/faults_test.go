@@ -360,30 +360,37 @@ func brokenDisk(inject string, who role) func(*troubleMaker, context.Context) {
 	}
 }
 
-// farBehind keeps a follower away until so much has been written that it gets a snapshot. It goes on
-// running, or is started again.
-func farBehind(t *troubleMaker, ctx context.Context) {
-	if t.snapshots == 0 {
-		return // the log is too long then
+// These keep a node away from the others, and return what ends that.
+func killed(t *troubleMaker, n *node, _ []*node) func() {
+	t.stop(n, syscall.SIGKILL)
+	return func() { t.startAgain(n) }
+}
+
+func paused(_ *troubleMaker, n *node, _ []*node) func() {
+	n.m.Pause()
+	return n.m.Continue
+}
+
+func cutOff(t *troubleMaker, n *node, others []*node) func() {
+	if t.mesh == nil {
+		return paused(t, n, others)
 	}
-	nodes := t.present()
-	n := t.pick(follower)[0]
-	others := slices.DeleteFunc(nodes, func(o *node) bool { return o == n })
-	back := func() {}
-	switch way := t.rng.IntN(3); {
-	case way == 0:
-		t.stop(n, syscall.SIGKILL)
-		back = func() { t.startAgain(n) }
-	case way == 1 && t.mesh != nil:
-		t.mesh.set(rules(t.bothWays([]*node{n}, others), rule{cut: true}))
-		back = func() { t.mesh.set(map[link]rule{}) }
-	default:
-		n.m.Pause()
-		back = n.m.Continue
+	t.mesh.set(rules(t.bothWays([]*node{n}, others), rule{cut: true}))
+	return func() { t.mesh.set(map[link]rule{}) }
+}
+
+// farBehind keeps a follower away until so much has been written that it gets a snapshot.
+func farBehind(keepAway func(*troubleMaker, *node, []*node) func()) func(*troubleMaker, context.Context) {
+	return func(t *troubleMaker, ctx context.Context) {
+		if t.snapshots == 0 {
+			return // the log is too long then
+		}
+		n := t.pick(follower)[0]
+		others := slices.DeleteFunc(t.present(), func(o *node) bool { return o == n })
+		defer keepAway(t, n, others)()
+		t.fill(ctx, others, 10*t.snapshots+200)
+		sleep(ctx, 300*time.Millisecond) // in which snapshots are taken
 	}
-	defer back()
-	t.fill(ctx, others, 10*t.snapshots+200)
-	sleep(ctx, 300*time.Millisecond) // in which snapshots are taken
 }
 
 // fill writes until the log of the cluster has grown by so many entries.

@@ -159,6 +159,12 @@ const idleKey = root + "/idle"
 // startIdlers begins so many, evenly on all members. One whose connection ends makes another.
 func (r *run) startIdlers(ctx context.Context, count int, from uint64) *idlers {
 	all := &idlers{}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
+		// This process and, if it comes to that, one server have to hold them all.
+		r.idle = min(count, max(0, int(min(files.Cur, 1<<20))-3000))
+	}
+	count = r.idle
 	for i := range count {
 		all.group.Go(func() {
 			for ctx.Err() == nil {
