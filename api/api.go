@@ -13,6 +13,8 @@ const (
 	HeaderIndex     = "X-Etcd-Index"
 	HeaderRaftIndex = "X-Raft-Index"
 	HeaderRaftTerm  = "X-Raft-Term"
+	// HeaderProxy, in a request, lists the proxies that it came through.
+	HeaderProxy = "X-Quorate-Proxy"
 )
 
 // Event is the answer to a key request, and what a watch delivers.

@@ -160,7 +160,8 @@ func (c *Client) At(endpoint string) (*Client, error) {
 
 // Sync asks the cluster for its members and replaces the endpoints by all their client URLs, in
 // random order, so that many clients spread over the members. When no member has published a URL
-// it fails with [ErrNoEndpoints] and changes nothing.
+// it fails with [ErrNoEndpoints] and changes nothing. Where all endpoints are https, it takes over
+// none that is not, and keeps what it has if the cluster has no other.
 func (c *Client) Sync(ctx context.Context) error {
 	members, err := c.Members().List(ctx)
 	if err != nil {
@@ -172,6 +173,12 @@ func (c *Client) Sync(ctx context.Context) error {
 			if _, err := parseEndpoint(u); err == nil {
 				found = append(found, u)
 			}
+		}
+	}
+	plain := func(u string) bool { return !strings.HasPrefix(u, "https://") }
+	if len(found) > 0 && !slices.ContainsFunc(c.Endpoints(), plain) {
+		if found = slices.DeleteFunc(found, plain); len(found) == 0 {
+			return nil
 		}
 	}
 	slices.Sort(found)
@@ -238,7 +245,7 @@ func (c *Client) do(ctx context.Context, r request) (*answer, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if errors.Is(err, ErrTooManyRedirects) || errors.Is(err, ErrNoLocation) {
+		if errors.Is(err, ErrTooManyRedirects) || errors.Is(err, ErrNoLocation) || errors.Is(err, ErrPlainRedirect) {
 			return nil, err
 		}
 		failed.Errors = append(failed.Errors, err)
@@ -281,6 +288,9 @@ func (c *Client) try(ctx context.Context, endpoint *url.URL, r request) (a *answ
 		location, err := res.Location()
 		if err != nil {
 			return nil, sent, ErrNoLocation
+		}
+		if u.Scheme == "https" && location.Scheme != "https" {
+			return nil, sent, ErrPlainRedirect
 		}
 		u = *location
 	}

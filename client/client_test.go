@@ -4,6 +4,9 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -527,5 +530,37 @@ func TestAuthRequests(t *testing.T) {
 	}
 	if auth.AddUser(ctx, "", "pw") == nil || auth.AddRole(ctx, "") == nil {
 		t.Error("an empty name was sent")
+	}
+}
+
+// What goes out encrypted is not sent on without: neither where an answer sends it, nor to the URLs
+// that a cluster has besides.
+func TestNoWayFromTLSToPlain(t *testing.T) {
+	plain, count := serve(t, ok)
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, plain+r.URL.Path, http.StatusTemporaryRedirect)
+	}
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(w, r) }))
+	t.Cleanup(secure.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	c := newClient(t, client.Config{Endpoints: []string{secure.URL}, Username: "root", Password: "x", TLS: &tls.Config{RootCAs: roots}})
+	if _, err := c.Keys("").Set(t.Context(), "/a", "1", client.SetOptions{}); !errors.Is(err, client.ErrPlainRedirect) || count.Load() > 0 {
+		t.Errorf("Set: %v after %d requests without TLS, want %v", err, count.Load(), client.ErrPlainRedirect)
+	}
+
+	for _, tt := range []struct{ urls, want []string }{
+		{[]string{plain, "https://b:1"}, []string{"https://b:1"}},
+		{[]string{plain}, []string{secure.URL}},
+	} {
+		handler = func(w http.ResponseWriter, _ *http.Request) {
+			json.NewEncoder(w).Encode(map[string]any{"members": []map[string]any{{"id": "1", "clientURLs": tt.urls}}})
+		}
+		if err := c.SetEndpoints([]string{secure.URL}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Sync(t.Context()); err != nil || !slices.Equal(c.Endpoints(), tt.want) {
+			t.Errorf("Sync of %q: %v, endpoints %q, want %q", tt.urls, err, c.Endpoints(), tt.want)
+		}
 	}
 }

@@ -16,6 +16,8 @@ var (
 	ErrNoEndpoints      = errors.New("client: no endpoints available")
 	ErrTooManyRedirects = errors.New("client: too many redirects")
 	ErrNoLocation       = errors.New("client: Location header not set")
+	// ErrPlainRedirect is a redirect from https to a URL without encryption.
+	ErrPlainRedirect = errors.New("client: refusing to be redirected from https to http")
 	// ErrInvalidJSON means that whoever answered does not speak the v2 API.
 	ErrInvalidJSON = errors.New("client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint")
 )

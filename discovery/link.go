@@ -132,6 +132,9 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.Code }
 
+// errPlainRedirect keeps what was to be encrypted from being sent without.
+var errPlainRedirect = errors.New("discovery: refusing to be redirected from https to http")
+
 // errNothing is a wait that ended with no event: the server closed it.
 var errNothing = errors.New("discovery: the wait was ended by the server")
 
@@ -193,6 +196,9 @@ func (l *link) do(ctx context.Context, method, key, body string, params ...strin
 		next := u.ResolveReference(to)
 		if next.Scheme != "http" && next.Scheme != "https" || next.Host == "" {
 			return nil, ErrBadEndpoint
+		}
+		if u.Scheme == "https" && next.Scheme != "https" {
+			return nil, errPlainRedirect
 		}
 		if next.User == nil && next.Host == u.Host && next.Scheme == u.Scheme {
 			next.User = u.User

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -56,5 +57,25 @@ func TestTLS(t *testing.T) {
 	}
 	if _, err := Lookup(context.Background(), Options{URL: address, CAFile: empty}); err == nil || err.Error() != empty+": no certificate found" {
 		t.Errorf("Lookup with an empty CA file: %v", err)
+	}
+}
+
+// A service that is to be reached with TLS does not send us on without.
+func TestNoRedirectFromTLSToPlain(t *testing.T) {
+	store := newKeys()
+	store.put("/t/_config/size", "1")
+	plain := &recorder{next: store}
+	target := serve(t, plain)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, target+r.URL.String(), http.StatusTemporaryRedirect)
+	}))
+	defer server.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	_, err := Join(context.Background(), Options{
+		URL: server.URL + "/v2/keys/t", Name: "a", MemberID: 1, PeerURLs: []string{"http://h:1"}, TLS: &tls.Config{RootCAs: pool},
+	})
+	if err == nil || !strings.Contains(err.Error(), "from https to http") || len(plain.sequence()) > 0 {
+		t.Errorf("Join: %v after the requests %q", err, plain.sequence())
 	}
 }

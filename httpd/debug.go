@@ -18,7 +18,8 @@ import (
 	"github.com/quorate/quorate/api"
 )
 
-// debugVars serves what the process publishes through expvar, and what etcd adds to it.
+// debugVars serves what the process publishes through expvar, and what etcd adds to it. The command
+// line is left out: anybody may read this, and there may be passwords in URLs.
 func (s *Server) debugVars(w http.ResponseWriter, _ *http.Request) {
 	extra := []struct {
 		name  string
@@ -45,6 +46,9 @@ func (s *Server) debugVars(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	expvar.Do(func(kv expvar.KeyValue) { // in the order of the names
+		if kv.Key == "cmdline" {
+			return
+		}
 		putExtra(kv.Key)
 		put(kv.Key, kv.Value.String())
 	})

@@ -336,7 +336,7 @@ func TestPlainAccounts(t *testing.T) {
 	if metrics != wantMetrics || !strings.Contains(metrics, "etcd_http_received_total method=QGET 3 0 0") {
 		t.Errorf("metrics: got\n%s\nwant\n%s", metrics, wantMetrics)
 	}
-	if log != wantLog || !strings.Contains(log, "[DEBUG] request: method=PUT path=/v2/keys/a/b status=201") {
+	if log != wantLog || !strings.Contains(log, "[DEBUG] request: method=PUT path=\"/v2/keys/a/b\" status=201") {
 		t.Errorf("log: got\n%s\nwant\n%s", log, wantLog)
 	}
 }

@@ -89,6 +89,9 @@ func requestOf(r *plain.Request, path, query string) *http.Request {
 	if r.Authorization != nil {
 		h["Authorization"] = []string{string(r.Authorization)}
 	}
+	if r.Proxied {
+		h[api.HeaderProxy] = []string{""}
+	}
 	return &http.Request{
 		Method:     r.Method,
 		URL:        &url.URL{Path: path, RawQuery: query},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/httpd/limit"
@@ -23,7 +24,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.active.Add(1)
 	defer s.active.Add(-1)
 
-	if s.stopping.Err() != nil {
+	if s.stopping.Err() != nil || uncertainEnd(r) {
 		w.Header().Set("Connection", "close")
 	}
 	s.cors.apply(w.Header(), r)
@@ -57,6 +58,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sw := &statusWriter{ResponseWriter: w}
 	s.router.ServeHTTP(sw, r)
 	s.logRequest(r.Method, p, r.RemoteAddr, sw.status, start)
+}
+
+// uncertainEnd says whether somebody in between may see the end of a request's body at another place
+// than we do, so that what follows on the connection might not be what it seems. net/http hides whether
+// a request in chunks, or in HTTP/1.0, came with a second statement about its length (RFC 9112, 6.1).
+func uncertainEnd(r *http.Request) bool {
+	return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) && r.ContentLength != 0
 }
 
 // keyOf returns what follows /v2/keys in a path below it.
@@ -147,7 +155,7 @@ func (s *Server) on(h func(http.ResponseWriter, *http.Request, *member) error, m
 		}
 		refusal := &api.StatusError{Status: http.StatusInternalServerError, Message: "Internal Server Error"}
 		if !errors.As(err, &refusal) {
-			s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+			s.log.Error("request failed", "method", r.Method, "path", hclog.Quote(r.URL.Path), "error", err)
 		}
 		writeMessage(w, refusal.Status, refusal.Message)
 	}, methods...)
@@ -270,6 +278,6 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // logRequest leaves out the query: values are nobody's business.
 func (s *Server) logRequest(method, path, remote string, status int, start time.Time) {
-	s.log.Debug("request", "method", method, "path", path, "status", status,
+	s.log.Debug("request", "method", method, "path", hclog.Quote(path), "status", status,
 		"elapsed", time.Since(start), "remote", remote)
 }

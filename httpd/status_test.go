@@ -35,7 +35,7 @@ func TestReadOnlyEndpoints(t *testing.T) {
 			`"compareAndDeleteSuccess":0,"compareAndDeleteFail":0,"expireCount":0,"watchers":0}`},
 		{"/quorate/v1/status", "GET", "application/json", `{"memberID":"8e9e05c52164694d","name":"default","clusterID":"[0-9a-f]+","leader":"8e9e05c52164694d",` +
 			`"term":2,"raftIndex":4,"index":3,"version":{"etcdserver":"3.4.23","etcdcluster":"3.4.0"},"ready":true,"reasons":\[\],"voters":\["8e9e05c52164694d"\]}\n`},
-		{"/debug/vars", "GET", "application/json; charset=utf-8", `(?s){\n"cmdline": \[.*\],\n"file_descriptor_limit": \d+,\n"memstats": {.*},\n` +
+		{"/debug/vars", "GET", "application/json; charset=utf-8", `(?s){\n"file_descriptor_limit": \d+,\n"memstats": {.*},\n` +
 			`"raft.status": {"id":"8e9e05c52164694d","term":2,"commit":4,"lead":"8e9e05c52164694d","raftState":"StateLeader"}\n}\n`},
 		{"/v2/auth/users", "GET", "", ""},
 		{"/v2/auth/roles/", "GET", "", ""},
@@ -248,8 +248,8 @@ func TestLogLevel(t *testing.T) {
 		t.Error(err)
 	}
 	for _, want := range []string{
-		`[DEBUG] request: method=GET path=/v2/keys/none status=404`,
-		`[DEBUG] request: method=GET path=/version status=200`,
+		`[DEBUG] request: method=GET path="/v2/keys/none" status=404`,
+		`[DEBUG] request: method=GET path="/version" status=200`,
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log has no %s:\n%s", want, out.String())

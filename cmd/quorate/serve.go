@@ -61,7 +61,7 @@ func refuse(log hclog.Logger, err error) error {
 		return err
 	}
 	if refused.Exit == configs.ExitUsage {
-		return &cli.ExitError{Code: refused.Exit, Text: refused.Error() + "\n" + configs.ShortUsage}
+		return &cli.ExitError{Code: refused.Exit, Text: hidePasswords(refused.Error()) + "\n" + configs.ShortUsage}
 	}
 	log.Error(refused.Error())
 	if refused.Hint != "" {
@@ -128,7 +128,7 @@ func serveConfig(ctx context.Context, cfg *configs.Config, log hclog.Logger) err
 }
 
 func newLogger(cfg *configs.Config, stderr io.Writer) hclog.Logger {
-	options := &hclog.LoggerOptions{Output: stderr, Level: hclog.Info, TimeFormat: "2006-01-02T15:04:05.000000Z07:00"}
+	options := &hclog.LoggerOptions{Output: withoutPasswords{stderr}, Level: hclog.Info, TimeFormat: "2006-01-02T15:04:05.000000Z07:00"}
 	if cfg != nil {
 		options.Level = hclog.LevelFromString(cfg.LogLevel)
 		options.JSONFormat = cfg.LogFormat == configs.LogJSON

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/httpd"
 )
@@ -146,6 +147,10 @@ func (g *Guard) Authorize(r *http.Request, a httpd.Access) error {
 // an error, whatever else the request has to show: it is not a guest's then (spec auth 3.1).
 func (g *Guard) identify(r *http.Request, state *auth.State) (*auth.User, error) {
 	if r.Header.Get("Authorization") == "" {
+		// The certificate of a proxy is not that of whoever it speaks for.
+		if _, proxied := r.Header[api.HeaderProxy]; proxied {
+			return nil, nil
+		}
 		return certificateUser(r.TLS, state), nil
 	}
 	name, password, ok := r.BasicAuth()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/httpd"
@@ -39,7 +41,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	refusal := &api.StatusError{Status: http.StatusInternalServerError, Message: "Internal Server Error"}
 	if !errors.As(err, &refusal) {
-		g.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		g.log.Error("request failed", "method", r.Method, "path", hclog.Quote(r.URL.Path), "error", err)
 	}
 	body, err := json.Marshal(struct {
 		Message string `json:"message"`

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
@@ -105,4 +106,25 @@ func remoteHost(remote string) netip.Addr {
 		}
 	}
 	return ip
+}
+
+// turns let each address wait for one bcrypt computation at a time. Those that guess in large numbers
+// queue up behind themselves, and whoever comes from elsewhere is next.
+type turns struct {
+	seed  maphash.Seed
+	lanes [64]chan struct{}
+}
+
+func newTurns() turns {
+	t := turns{seed: maphash.MakeSeed()}
+	for i := range t.lanes {
+		t.lanes[i] = make(chan struct{}, 1)
+	}
+	return t
+}
+
+// of returns the turn of an address, taken by sending to it. A few addresses share each one; which ones
+// cannot be known from outside.
+func (t *turns) of(from netip.Addr) chan struct{} {
+	return t.lanes[maphash.Comparable(t.seed, from)%uint64(len(t.lanes))]
 }

@@ -37,6 +37,7 @@ type logins struct {
 	cost    int
 	limiter *limiter
 	slots   chan struct{} // one for each bcrypt computation that may run
+	turns   turns
 	checks  singleflight.Group
 	macs    sync.Pool     // of *macState
 	nobody  func() string // a hash that no password is good for
@@ -63,6 +64,7 @@ func newLogins(cost int, l *limiter, log hclog.Logger) *logins {
 		cost:    cost,
 		limiter: l,
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), // one processor is left for all else
+		turns:   newTurns(),
 		macs:    sync.Pool{New: func() any { return &macState{Hash: hmac.New(sha256.New, key)} }},
 		nobody: sync.OnceValue(func() string {
 			password := make([]byte, 32)
@@ -100,6 +102,9 @@ func (l *logins) look(name, password, hash string, m mac, from netip.Addr, remot
 	if !l.admit(name, from, remote) {
 		return false
 	}
+	turn := l.turns.of(from)
+	turn <- struct{}{}
+	defer func() { <-turn }()
 	l.slots <- struct{}{}
 	defer func() { <-l.slots }()
 	if l.isKnown(m, hash) { // found good while this one waited

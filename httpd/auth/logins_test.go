@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/fsm/auth"
 	"github.com/quorate/quorate/httpd"
 )
@@ -343,6 +345,55 @@ func TestCertificateUsers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a proxy shows is its own certificate: whoever it speaks for is a guest without credentials.
+func TestCertificateOfAProxyIsNobodys(t *testing.T) {
+	g, _ := inForce(t)
+	r := httptest.NewRequest("GET", "/", nil)
+	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{Subject: pkix.Name{CommonName: "root"}}}}}
+	admin := httpd.Access{Kind: httpd.Admin}
+	if g.Authorize(r, admin) != nil {
+		t.Fatal("the certificate counts for nothing")
+	}
+	r.Header.Set(api.HeaderProxy, "0123456789abcdef")
+	if g.Authorize(r, admin) == nil || g.Authorize(r, httpd.Access{Key: "/a1"}) == nil {
+		t.Error("a request that was forwarded has the rights of the proxy")
+	}
+	if g.Authorize(r, httpd.Access{Key: "/g"}) != nil {
+		t.Error("it has not those of a guest")
+	}
+	if r.SetBasicAuth("alice", "pw"); g.Authorize(r, httpd.Access{Key: "/a1"}) != nil {
+		t.Error("credentials count for nothing")
+	}
+}
+
+// Somebody who guesses as fast as he may is not in front of everybody else: whoever comes from another
+// address waits for one computation of his.
+func TestGuessesDoNotDelayOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, log := testLogins(100)
+		for range cap(l.slots) {
+			l.slots <- struct{}{} // all are busy
+		}
+		own := netip.MustParseAddr("192.0.2.2")
+		for l.turns.of(own) == l.turns.of(remoteHost(from)) {
+			own = own.Next()
+		}
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() { l.check("eve", fmt.Sprint(i), "", from) })
+		}
+		synctest.Wait()
+		wg.Go(func() { l.check("bob", "mistyped", "", netip.AddrPortFrom(own, 1).String()) })
+		synctest.Wait()
+		<-l.slots // one slot for all
+		wg.Wait()
+		before, _, ok := strings.Cut(log.String(), `user="bob"`)
+		if n := strings.Count(before, `user="eve"`); !ok || n > 1 {
+			t.Errorf("%d guesses were looked at first", n)
+		}
+	})
 }
 
 // What a request costs: nothing worth mentioning while nobody has asked for users, and no memory for

@@ -14,6 +14,8 @@ type Request struct {
 	Target []byte
 	// ContentType, Origin and Authorization are headers, nil when absent. Each came at most once.
 	ContentType, Origin, Authorization []byte
+	// Proxied says that a proxy of ours has sent it, with a header X-Quorate-Proxy.
+	Proxied bool
 	// Body has the whole body, whatever the method.
 	Body []byte
 
@@ -208,6 +210,8 @@ func (r *Request) parseHeader(line []byte, maxBody int) bool {
 			return r.parseLength(value, maxBody)
 		}
 		return !is(name, "http2-settings")
+	case len("x-quorate-proxy"):
+		r.Proxied = r.Proxied || is(name, "x-quorate-proxy")
 	case len("transfer-encoding"):
 		return !is(name, "transfer-encoding")
 	}

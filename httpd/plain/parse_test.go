@@ -34,6 +34,7 @@ func TestPlainHeads(t *testing.T) {
 			Request{Method: "POST", Target: []byte("/v2/keys/q")}},
 		{"browser", "GET /v2/keys/k HTTP/1.1\r\nHOST:a\r\nORIGIN:\thttp://b \r\nAuthorization: Basic eA==\r\nX-Empty:\r\n\r\n",
 			Request{Method: "GET", Target: []byte("/v2/keys/k"), Origin: []byte("http://b"), Authorization: []byte("Basic eA==")}},
+		{"a proxy", "GET /v2/keys/k HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: b\r\nx-quorate-Proxy: 0123\r\n\r\n", Request{Method: "GET", Target: []byte("/v2/keys/k"), Proxied: true}},
 		{"last request", "GET /v2/keys/k HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Request{Method: "GET", Target: []byte("/v2/keys/k"), closing: true}},
 		{"leading zeros", "PUT /v2/keys/k HTTP/1.1\r\nHost: a\r\nContent-Length: 0010\r\n\r\n", Request{Method: "PUT", Target: []byte("/v2/keys/k"), length: 10}},
 		{"as long as may be", "GET /v2/keys/" + strings.Repeat("x", maxHead-len("GET /v2/keys/ HTTP/1.1\r\nHost: a\r\n\r\n")) + " HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -177,7 +178,7 @@ func FuzzParse(f *testing.F) {
 		if r.Method != want.Method || string(r.Target) != want.RequestURI || want.Host == "" ||
 			int64(r.length) != want.ContentLength || r.closing != want.Close || want.TransferEncoding != nil ||
 			string(r.ContentType) != get("Content-Type") || string(r.Origin) != get("Origin") ||
-			string(r.Authorization) != get("Authorization") || get("Expect")+get("Upgrade") != "" {
+			string(r.Authorization) != get("Authorization") || r.Proxied != (want.Header["X-Quorate-Proxy"] != nil) || get("Expect")+get("Upgrade") != "" {
 			t.Errorf("got %+v of %+v", r, want)
 		}
 		// Both see the same bytes behind the head.

@@ -29,13 +29,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/quorate/quorate/api"
 )
 
 // ConfigPath answers with the endpoints in use.
 const ConfigPath = "/v2/config/local/proxy"
-
-// hopHeader lists the proxies that a request came through, so that a loop is noticed.
-const hopHeader = "X-Quorate-Proxy"
 
 // maxBody bounds a request's body, in bytes: it is held in memory, to be sent again. It is above the
 // 10 MiB that a member accepts, so that refusing is left to the member.
@@ -123,7 +122,13 @@ func New(opts Options) *Proxy {
 }
 
 // ServeHTTP answers the proxy's own paths and forwards everything else, /health and /version too.
+//
+// After a request that other readers may see the end of at another place, in chunks or in HTTP/1.0,
+// its connection is closed, as a member does.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
 	if p.opts.Readonly && r.Method != http.MethodGet {
 		w.WriteHeader(http.StatusNotImplemented)
 		return
@@ -161,7 +166,7 @@ func (p *Proxy) serveForward(w http.ResponseWriter, r *http.Request) {
 	p.metrics.requests.WithLabelValues(method).Inc()
 	if slices.Contains(hops(r), p.id) {
 		p.metrics.dropped.WithLabelValues(method, "request_loop").Inc()
-		p.log.Warn("a request came back: an advertised client URL leads to this proxy", "path", r.URL.Path)
+		p.log.Warn("a request came back: an advertised client URL leads to this proxy", "path", hclog.Quote(r.URL.Path))
 		writeMessage(w, http.StatusBadGateway, "httpproxy: request loop: an advertised client URL leads back to this proxy")
 		return
 	}
@@ -204,13 +209,13 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 			r.Out.Header[h] = v
 		}
 	}
-	r.Out.Header.Set(hopHeader, strings.Join(append(hops(r.In), p.id), ", "))
+	r.Out.Header.Set(api.HeaderProxy, strings.Join(append(hops(r.In), p.id), ", "))
 }
 
 // hops returns the proxies that a request came through.
 func hops(r *http.Request) []string {
 	var ids []string
-	for _, line := range r.Header.Values(hopHeader) {
+	for _, line := range r.Header.Values(api.HeaderProxy) {
 		for id := range strings.SplitSeq(line, ",") {
 			ids = append(ids, strings.TrimSpace(id))
 		}
@@ -263,7 +268,8 @@ func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var failed failedError
 	switch {
 	case r.Context().Err() != nil:
-		return // nobody is listening
+		// Nobody is listening, or only somebody who sends no more: an answer of ours would be a false one.
+		panic(http.ErrAbortHandler)
 	case errors.Is(err, errNoEndpoint):
 		p.metrics.dropped.WithLabelValues(methodLabel(r.Method), "zero_endpoints").Inc()
 		writeMessage(w, http.StatusServiceUnavailable, err.Error())
