@@ -133,7 +133,7 @@ func (s *Service) serveNew(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Unable to generate token", http.StatusBadRequest)
 		return
 	}
-	s.opts.Logger.Info("discovery token created", "token", token, "size", size, "remote", r.RemoteAddr)
+	s.opts.Logger.Info("discovery token created", "token", short(token), "size", size, "remote", r.RemoteAddr)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	fmt.Fprintf(w, "%s/%s", s.publicURL(r), token)
 }
@@ -143,6 +143,9 @@ func newToken() string {
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
+
+// short is a token as the log shows it: enough to tell it from others, too little to use it.
+func short(token string) string { return token[:8] + "..." }
 
 func (s *Service) publicURL(r *http.Request) string {
 	if s.opts.PublicURL != "" {

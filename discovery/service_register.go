@@ -112,7 +112,7 @@ func (s *Service) directory(ctx context.Context, token string) (*directory, *sto
 		d.size, err = strconv.Atoi(*sizeEvent.Node.Value)
 	}
 	if err != nil {
-		s.opts.Logger.Error("discovery token not readable", "token", token, "error", err)
+		s.opts.Logger.Error("discovery token not readable", "token", short(token), "error", err)
 		bad := &stored{header: http.Header{}}
 		refuse(bad, http.StatusInternalServerError, "The token is not readable", token)
 		return nil, bad
@@ -135,7 +135,7 @@ func (s *Service) retract(ctx context.Context, token, id string) bool {
 	// By index, so that nothing but this very registration goes.
 	a := s.ask(ctx, http.MethodDelete, token+"/"+id, url.Values{"prevIndex": {strconv.FormatUint(late.created, 10)}})
 	if a.status != http.StatusOK {
-		s.opts.Logger.Warn("late registration not taken back", "token", token, "member", id, "error", a.failure())
+		s.opts.Logger.Warn("late registration not taken back", "token", short(token), "member", id, "error", a.failure())
 	}
 	return true
 }

@@ -89,7 +89,7 @@ func TestNewToken(t *testing.T) {
 			if got := store.ttls[registryKey+"/"+made]; got != "604800" {
 				t.Errorf("ttl of the token %q, want 604800", got)
 			}
-			if want := fmt.Sprintf("[INFO]  discovery token created: token=%s size=%s", made, tt.size); !strings.HasPrefix(log.lines()[0], want) {
+			if want := fmt.Sprintf("[INFO]  discovery token created: token=%s... size=%s", made[:8], tt.size); !strings.HasPrefix(log.lines()[0], want) {
 				t.Errorf("log %q, want %q", log.lines()[0], want)
 			}
 		})
@@ -524,5 +524,52 @@ func TestTurns(t *testing.T) {
 	await(t, "turn", next)
 	if len(turns.lines) != 0 {
 		t.Errorf("%d lines left", len(turns.lines))
+	}
+}
+
+// A token is known to those it was given to: it has 128 random bits, and no request to the service, however
+// it is written, leads from one token or from none to another.
+func TestTokensCannotBeFound(t *testing.T) {
+	store := newKeys()
+	s := NewService(ServiceOptions{Keys: store})
+	var tokens []string
+	for range 20 {
+		body := bodyOf(request(s, "GET", "http://here/new", ""))
+		tokens = append(tokens, body[strings.LastIndexByte(body, '/')+1:])
+	}
+	mine := tokens[0]
+	for i, other := range tokens[1:] {
+		same := 0
+		for j := range other {
+			if other[j] == mine[j] {
+				same++
+			}
+		}
+		if len(other) != 32 || same > 16 {
+			t.Errorf("token %d, %s, is much like %s", i+1, other, mine)
+		}
+	}
+	for _, path := range []string{
+		"/", "/?recursive=true", "/?wait=true&recursive=true&waitIndex=1", "/v2/keys/_etcd/registry?recursive=true", "/_etcd/registry", "/registry",
+		"/" + mine[:31], "/" + mine + "0", "/" + strings.ToUpper(mine), "/" + strings.Repeat("0", 32), "/" + strings.Repeat("0", 40) + "?recursive=true",
+		"/*", "/" + mine[:16] + "*", "/" + mine + "/..", "/" + mine + "/../?recursive=true", "/" + mine + "%2f..?recursive=true", "/" + mine + "/%2e%2e?recursive=true",
+		"/" + mine + "/../" + strings.Repeat("0", 32), "/" + mine + "/_config/../..?recursive=true", "/" + mine + "/_config", "//", "/./", "/" + mine + "?recursive=true",
+	} {
+		for _, method := range []string{"GET", "PUT", "POST", "DELETE"} {
+			r, err := http.NewRequest(method, "http://here"+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			for _, token := range tokens[1:] {
+				if strings.Contains(w.Body.String(), token) {
+					t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+				}
+			}
+		}
+	}
+	if n := len(store.nodes); n < 40 {
+		t.Errorf("%d keys are left of 20 tokens with a directory and a size each", n)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -13,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -94,7 +95,29 @@ type running struct {
 	metrics string // where it listens for /metrics only, if anywhere
 	stop    context.CancelFunc
 	code    chan int
+	log     text
 }
+
+// text is what was logged so far.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (t *text) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(b)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
+}
+
+// serving finds the address in a line of the log, in either format.
+var serving = regexp.MustCompile(`serving (clients|members|metrics)\b.*\baddress"?[:=]"?([0-9.]+:[0-9]+)`)
 
 // start runs a server until the test ends, or stop is called, and waits until it listens.
 func start(t *testing.T, args ...string) *running {
@@ -112,32 +135,28 @@ func start(t *testing.T, args ...string) *running {
 			wanted++
 		}
 	}
-	listening, seen := make(chan struct{}), new(strings.Builder)
+	listening := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		lines := bufio.NewScanner(logs)
+		lines := bufio.NewScanner(io.TeeReader(logs, &r.log))
 		for lines.Scan() {
 			if wanted == 0 {
 				continue
 			}
-			seen.WriteString(lines.Text() + "\n")
-			var entry struct {
-				Message string `json:"@message"`
-				Address string `json:"address"`
+			at := serving.FindStringSubmatch(lines.Text())
+			if at == nil {
+				continue
 			}
-			_ = json.Unmarshal(lines.Bytes(), &entry) // lines that are not JSON have no address
-			switch entry.Message {
-			case "serving clients":
-				r.address = entry.Address
-				wanted--
-			case "serving members":
-				r.peer = entry.Address
-				wanted--
-			case "serving metrics":
-				r.metrics = entry.Address
-				wanted--
+			switch at[1] {
+			case "clients":
+				r.address = at[2]
+			case "members":
+				r.peer = at[2]
+			case "metrics":
+				r.metrics = at[2]
 			}
+			wanted--
 			if wanted == 0 {
 				close(listening)
 			}
@@ -147,7 +166,7 @@ func start(t *testing.T, args ...string) *running {
 	select {
 	case <-listening:
 	case <-ended:
-		t.Fatalf("the server ended:\n%s", seen)
+		t.Fatalf("the server ended:\n%s", &r.log)
 	case <-time.After(deadline):
 		t.Fatal("the server does not listen")
 	}

@@ -258,3 +258,21 @@ func TestPartialRights(t *testing.T) {
 		})
 	}
 }
+
+// Credentials of any size are refused like others, and a name that long is not kept anywhere.
+func TestOversizedCredentials(t *testing.T) {
+	r := start(t, nil)
+	session(r)
+	for _, credentials := range []string{
+		strings.Repeat("x", 1<<20) + ":pw", "root:" + strings.Repeat("x", 1<<20), strings.Repeat(":", 1<<20), "root:pw" + strings.Repeat("\x00", 1<<20),
+	} {
+		req := request("GET /v2/keys/pub/w", "")
+		req.Header.Set("Authorization", basic(credentials))
+		if w := r.send(req); w.Code != 401 {
+			t.Errorf("%d bytes beginning with %.10q: %d %s", len(credentials), credentials, w.Code, w.Body)
+		}
+	}
+	if n := len(r.log.String()); n > 10_000 {
+		t.Errorf("the log has %d bytes", n)
+	}
+}
