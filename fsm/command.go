@@ -38,6 +38,8 @@ const (
 	KindReset Kind = 9
 	// KindAuth changes users, roles, or the switch that puts them in force.
 	KindAuth Kind = 10
+	// KindOffset says how far the time of the cluster is from the time of day.
+	KindOffset Kind = 11
 )
 
 // RequestID names one request of one run of one member, so that a request that was sent to two
@@ -63,6 +65,8 @@ type Command struct {
 	Change Change
 	// Auth is set for KindAuth.
 	Auth *auth.Change
+	// Offset is set for KindOffset, in nanoseconds: see tree.Batch.SetOffset.
+	Offset int64
 }
 
 // Change is a change of members.
@@ -101,6 +105,8 @@ func AppendCommand(dst []byte, c *Command) ([]byte, error) {
 	case KindTick:
 	case KindWrite:
 		dst = appendWrite(dst, &c.Write)
+	case KindOffset:
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Offset))
 	case KindAuth:
 		var err error
 		if dst, err = appendJSON(dst, c.Auth); err != nil {
@@ -284,6 +290,12 @@ func decodeCommand(b []byte, c *Command) error {
 		return nil
 	case KindWrite:
 		return decodeWrite(&d, &c.Write)
+	case KindOffset:
+		c.Offset = int64(d.uint64())
+		if d.failed || len(d.b) > 0 {
+			return errors.New("an offset has 8 bytes")
+		}
+		return nil
 	case KindBootstrap, KindPublish, KindAddMember, KindUpdateMember, KindRemoveMember, KindClusterVersion, KindReset:
 		if err := json.Unmarshal(d.b, &c.Change); err != nil {
 			return fmt.Errorf("change of members: %w", err)

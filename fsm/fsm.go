@@ -220,6 +220,8 @@ func (f *FSM) apply(entry *raft.Log) error {
 				op.Expires = expires(clock, c.Write.TTL)
 			}
 			result.Event, result.Err = batch.Do(op)
+		case KindOffset:
+			batch.SetOffset(c.Offset)
 		case KindAuth:
 			state, outcome, err := f.auth.Load().Apply(c.Auth)
 			f.auth.Store(state)

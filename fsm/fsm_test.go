@@ -74,6 +74,7 @@ func TestCommandsSurviveEncoding(t *testing.T) {
 	id := RequestID{Member: 7, Boot: 9, Sequence: 300, Lowest: 299}
 	commands := []Command{
 		{Kind: KindTick},
+		{Kind: KindOffset, Offset: -3_600_000_000_000},
 		{ID: id, Kind: KindWrite, Write: tree.Write{
 			Op: tree.Op{Action: tree.CompareAndSwap, Path: "/a b", Value: "v\x00\xff", PrevValue: "p", PrevIndex: math.MaxUint64,
 				Dir: true, Recursive: true, InOrder: true, Refresh: true},

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/quorate/quorate/fsm/tree"
 )
 
 func TestClock(t *testing.T) {
@@ -53,4 +55,44 @@ func TestClock(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTimeOfDayIsFollowed(t *testing.T) {
+	const hour = int64(time.Hour)
+	synctest.Test(t, func(t *testing.T) {
+		tr := tree.New(10)
+		day := watchDay(tr)
+		look := func(when string, offset int64, want bool) {
+			t.Helper()
+			got, ok := day.look(offset)
+			if ok != want || ok && got != offset {
+				t.Errorf("%s: look(%v) = %v, %v", when, time.Duration(offset), time.Duration(got), ok)
+			}
+			if ok {
+				b := tr.Begin(0)
+				b.SetOffset(got)
+				b.End()
+			}
+		}
+		look("at once", hour, false)
+		time.Sleep(dayPause)
+		look("seen once", hour, false)
+		look("again, too early", hour, false)
+		time.Sleep(dayPause)
+		look("gone back", 0, false)
+		time.Sleep(dayPause)
+		look("no difference", 0, false)
+		time.Sleep(dayPause)
+		look("seen once more", hour, false)
+		time.Sleep(dayPause)
+		look("seen twice", hour+int64(time.Millisecond), true)
+		time.Sleep(dayPause)
+		look("as the tree has it", hour+int64(time.Second), false)
+
+		day = watchDay(tr) // of the next leader, whose clock was always right
+		time.Sleep(dayPause)
+		look("seen once by the next", 0, false)
+		time.Sleep(dayPause)
+		look("seen twice by the next", 0, true)
+	})
 }

@@ -83,7 +83,6 @@ func (s *Store) noteLeader(before, now, term uint64) {
 // lead is what a leader does until its term ends: it begins the term, lets keys expire, and keeps
 // raft's configuration in step with the membership.
 func (s *Store) lead(ctx context.Context, term uint64, r route) {
-	s.clock.begin(wallclock.Now().UnixNano(), s.fsm.Tree().Clock())
 	if !s.beginTerm(ctx, term) {
 		return
 	}
@@ -92,6 +91,7 @@ func (s *Store) lead(ctx context.Context, term uint64, r route) {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	var reconciled time.Time
+	day := watchDay(s.fsm.Tree())
 	for {
 		changed := false
 		select {
@@ -106,6 +106,12 @@ func (s *Store) lead(ctx context.Context, term uint64, r route) {
 		if due, ok := s.fsm.Tree().NextExpiry(); ok && due <= s.clock.now() {
 			if err := s.command(&fsm.Command{Kind: fsm.KindTick}); err != nil {
 				s.log.Debug("keys were not expired", "error", err)
+			}
+		}
+		if offset, ok := day.look(wallclock.Now().UnixNano() - s.clock.now()); ok {
+			s.log.Info("the time of day has moved, keys are to show it", "offset", time.Duration(offset).Round(time.Second))
+			if err := s.command(&fsm.Command{Kind: fsm.KindOffset, Offset: offset}); err != nil {
+				s.log.Debug("the time of day was not written", "error", err)
 			}
 		}
 		if changed || time.Since(reconciled) > 250*time.Millisecond {
@@ -140,6 +146,9 @@ func (s *Store) writeBeginning() error {
 	if err := s.command(&fsm.Command{Kind: fsm.KindTick}); err != nil {
 		return err
 	}
+	// With this tick, all that came before it was applied: the clock and the offset are the latest.
+	t := s.fsm.Tree()
+	s.clock.begin(wallclock.Now().UnixNano()-t.Offset(), t.Clock())
 	m := s.fsm.Membership()
 	if len(m.Members) == 0 && len(m.Removed) == 0 {
 		c := fsm.Change{ClusterID: s.identity.Cluster, Epoch: s.identity.Epoch}

@@ -13,6 +13,7 @@ type Answer struct {
 	Node  *Node
 	Index uint64
 
+	offset int64 // the tree's
 	// below has every node that is shown, a directory before its descendants and those together, so
 	// that the keys alone tell where each belongs.
 	below []*Node
@@ -76,7 +77,7 @@ func (a *Answer) size() int {
 }
 
 // AppendJSON appends the answer as one line of JSON with its newline. Remaining lifetimes are shown
-// as of now, in Unix nanoseconds.
+// as of now, the time of day in Unix nanoseconds.
 func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 	type opened struct {
 		node   *Node
@@ -88,7 +89,7 @@ func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 
 	dst = slices.Grow(dst, a.size())
 	dst = append(dst, `{"action":"get","node":`...)
-	dst = appendFields(dst, a.Node, now, true)
+	dst = appendFields(dst, a.Node, now, a.offset, true)
 	closeOne := func(dst []byte) []byte {
 		last := open[len(open)-1]
 		open = open[:len(open)-1]
@@ -107,7 +108,7 @@ func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 			dst = append(dst, `,"nodes":[`...)
 			in.filled = true
 		}
-		dst = appendFields(dst, n, now, true)
+		dst = appendFields(dst, n, now, a.offset, true)
 		if n.Dir {
 			open = append(open, opened{node: n})
 		} else {
@@ -122,12 +123,12 @@ func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 
 // Event returns the answer in the types of package api, as AppendJSON would write it.
 func (a *Answer) Event(now int64) *api.Event {
-	open := []*api.Node{wireNode(a.Node, now)}
+	open := []*api.Node{wireNode(a.Node, now, a.offset)}
 	for _, n := range a.below {
 		for parent := parentLen(n.Key); len(open[len(open)-1].Key) != parent; {
 			open = open[:len(open)-1]
 		}
-		in, child := open[len(open)-1], wireNode(n, now)
+		in, child := open[len(open)-1], wireNode(n, now, a.offset)
 		in.Nodes = append(in.Nodes, child)
 		if n.Dir {
 			open = append(open, child)

@@ -29,11 +29,16 @@ func (b *Batch) End() {
 func (t *Tree) publish() {
 	t.publishedIndex.Store(t.index)
 	t.publishedClock.Store(t.clock)
+	t.publishedOffset.Store(t.offset)
 	t.publishedDue.Store(t.nextDue())
 }
 
 // Index returns the tree's index now.
 func (b *Batch) Index() uint64 { return b.tree.index }
+
+// SetOffset says what has to be added to the clock, from now on, to get the time of day, in nanoseconds.
+// Nothing expires earlier or later for it: only the times that answers and events show are moved.
+func (b *Batch) SetOffset(offset int64) { b.tree.offset = offset }
 
 // Skip takes n index steps that no watcher ever sees: member changes, user changes and the like.
 func (b *Batch) Skip(n int) {
@@ -286,7 +291,7 @@ func (t *Tree) remove(op *Op, at place) *Event {
 // gone is the directory that it removed, still with its children, or nil.
 func (t *Tree) commit(op *Op, n, prev *Node, gone *dir) *Event {
 	t.index++
-	e := &Event{Action: op.Action, Node: n, Prev: prev, Index: t.index, Time: t.clock, Refresh: op.Refresh && op.Action.refreshes()}
+	e := &Event{Action: op.Action, Node: n, Prev: prev, Index: t.index, Time: t.clock, Offset: t.offset, Refresh: op.Refresh && op.Action.refreshes()}
 	t.history.add(e)
 	if !e.Refresh {
 		t.hub.notify(e, gone)

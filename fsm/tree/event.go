@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"math"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,8 @@ type Event struct {
 	// Time is the tree's clock at the change, in Unix nanoseconds. Lifetimes in the event are shown
 	// relative to it, however late it is delivered.
 	Time int64
+	// Offset is what makes Time, and the expiry of the nodes, the time of day, in nanoseconds.
+	Offset int64
 	// Refresh marks a change that watchers do not see.
 	Refresh bool
 
@@ -76,18 +79,18 @@ func (e *Event) AppendJSON(dst []byte, noValue bool) []byte {
 
 // Wire returns the event in the types of package api.
 func (e *Event) Wire() *api.Event {
-	w := &api.Event{Action: e.Action.String(), Node: wireNode(e.Node, e.Time)}
+	w := &api.Event{Action: e.Action.String(), Node: wireNode(e.Node, e.Time+e.Offset, e.Offset)}
 	if e.Action.removes() {
 		w.Node.Value = nil
 	}
 	if e.Prev != nil {
-		w.PrevNode = wireNode(e.Prev, e.Time)
+		w.PrevNode = wireNode(e.Prev, e.Time+e.Offset, e.Offset)
 	}
 	return w
 }
 
-// wireNode returns a node without children as it is shown at a time.
-func wireNode(n *Node, now int64) *api.Node {
+// wireNode returns a node without children as it is shown at a time of day. The offset is that of Event.
+func wireNode(n *Node, now, offset int64) *api.Node {
 	w := &api.Node{Key: n.Key, Dir: n.Dir, ModifiedIndex: n.Modified, CreatedIndex: n.Created}
 	if n.Key == "/" {
 		w.Key = "" // the root has no key in answers
@@ -96,10 +99,23 @@ func wireNode(n *Node, now int64) *api.Node {
 		w.Value = &n.Value
 	}
 	if n.Expires != 0 {
-		at := time.Unix(0, n.Expires).UTC()
-		w.Expiration, w.TTL = &at, secondsLeft(n.Expires, now)
+		expires := timeOfDay(n.Expires, offset)
+		at := time.Unix(0, expires).UTC()
+		w.Expiration, w.TTL = &at, secondsLeft(expires, now)
 	}
 	return w
+}
+
+// timeOfDay is when a node expires, by the clocks of people. An end of time is not passed.
+func timeOfDay(expires, offset int64) int64 {
+	at := expires + offset
+	switch {
+	case offset > 0 && at < expires:
+		return math.MaxInt64
+	case offset < 0 && at > expires:
+		return math.MinInt64
+	}
+	return at
 }
 
 // secondsLeft is the remaining life in seconds, rounded up; it is negative for what is overdue by a

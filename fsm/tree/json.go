@@ -13,18 +13,19 @@ func (e *Event) appendJSON(dst []byte) []byte {
 	dst = append(dst, `{"action":"`...)
 	dst = append(dst, e.Action.String()...)
 	dst = append(dst, `","node":`...)
-	dst = appendFields(dst, e.Node, e.Time, !e.Action.removes())
+	dst = appendFields(dst, e.Node, e.Time+e.Offset, e.Offset, !e.Action.removes())
 	dst = appendIndexes(dst, e.Node)
 	if e.Prev != nil {
 		dst = append(dst, `,"prevNode":`...)
-		dst = appendFields(dst, e.Prev, e.Time, true)
+		dst = appendFields(dst, e.Prev, e.Time+e.Offset, e.Offset, true)
 		dst = appendIndexes(dst, e.Prev)
 	}
 	return append(dst, "}\n"...)
 }
 
-// appendFields appends a node's opening brace and the fields that come before its children.
-func appendFields(dst []byte, n *Node, now int64, value bool) []byte {
+// appendFields appends a node's opening brace and the fields that come before its children, as they are
+// shown at a time of day. The offset is that of Event.
+func appendFields(dst []byte, n *Node, now, offset int64, value bool) []byte {
 	if n.Key == "/" {
 		return append(dst, `{"dir":true`...) // the root has nothing else to show
 	}
@@ -39,9 +40,10 @@ func appendFields(dst []byte, n *Node, now int64, value bool) []byte {
 	}
 	if n.Expires != 0 {
 		dst = append(dst, `,"expiration":"`...)
-		dst = time.Unix(0, n.Expires).UTC().AppendFormat(dst, time.RFC3339Nano)
+		expires := timeOfDay(n.Expires, offset)
+		dst = time.Unix(0, expires).UTC().AppendFormat(dst, time.RFC3339Nano)
 		dst = append(dst, '"')
-		if ttl := secondsLeft(n.Expires, now); ttl != 0 {
+		if ttl := secondsLeft(expires, now); ttl != 0 {
 			dst = append(dst, `,"ttl":`...)
 			dst = strconv.AppendInt(dst, ttl, 10)
 		}

@@ -18,7 +18,7 @@ func (t *Tree) Restore(r io.Reader) error {
 	defer t.mu.Unlock()
 	t.hub.sendBack(t.index+1, fresh.index)
 	t.root, t.slots, t.free = fresh.root, fresh.slots, nil
-	t.index, t.clock = fresh.index, fresh.clock
+	t.index, t.clock, t.offset = fresh.index, fresh.clock, fresh.offset
 	t.due, t.history = fresh.due, fresh.history
 	for a := Get + 1; int(a) < len(t.counters); a++ {
 		t.counters[a].done.Store(fresh.counters[a].done.Load())
@@ -36,6 +36,7 @@ func (t *Tree) decode(b *blockReader) error {
 	}
 	t.index = b.uvarint()
 	t.clock = b.varint()
+	t.offset = b.varint()
 	if n := b.uvarint(); b.err == nil && n != actions-1 {
 		b.fail("it has another number of counters")
 	}
@@ -186,6 +187,7 @@ func (t *Tree) decodeEvent(b *blockReader, index uint64, shared *sharer) *Event 
 	}
 	e := &Event{Index: index, Action: Action(b.byte()), Refresh: flags&eventIsRefresh != 0}
 	e.Time = t.clock - int64(b.uvarint())
+	e.Offset = t.offset - b.varint()
 	if flags&^eventFlags != 0 || flags&eventIsVisible == 0 || e.Action == Get || e.Action >= actions {
 		b.fail("an event is of an unknown kind")
 		return nil

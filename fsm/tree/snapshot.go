@@ -12,7 +12,7 @@ import (
 // A snapshot is a stream of blocks (blocks.go) that hold, as varints and length-prefixed strings:
 //
 //	version
-//	index, clock
+//	index, clock, offset
 //	number of counters, and for each successes and failures, by action, without gets
 //	number of nodes, and the nodes in order of (Created, Key), which puts parents first
 //	first index of the history, and for each index up to the tree's an event, or a 0
@@ -23,7 +23,7 @@ import (
 // state. A node in an event has its whole key. No record is split between blocks.
 //
 // The bytes depend on the state alone, not on how it came about.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // Bits that begin a node.
 const (
@@ -46,6 +46,7 @@ type Snapshot struct {
 	nodes    []*Node // some nil
 	index    uint64
 	clock    int64
+	offset   int64
 	counts   [actions][2]uint64
 	first    uint64   // index of the first event
 	events   []*Event // some nil
@@ -60,6 +61,7 @@ func (t *Tree) Snapshot() *Snapshot {
 		nodes:  slices.Clone(t.slots),
 		index:  t.index,
 		clock:  t.clock,
+		offset: t.offset,
 		first:  t.history.first,
 		events: make([]*Event, 0, t.history.len()),
 	}
@@ -101,6 +103,7 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	bw.uvarint(snapshotVersion)
 	bw.uvarint(s.index)
 	bw.varint(s.clock)
+	bw.varint(s.offset)
 	bw.uvarint(actions - 1)
 	for _, c := range s.counts[Get+1:] {
 		bw.uvarint(c[0])
@@ -111,7 +114,7 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	bw.uvarint(s.first)
 	bw.endRecord()
 	for _, e := range s.events {
-		bw.event(e, s.clock)
+		bw.event(e, s.clock, s.offset)
 		bw.endRecord()
 	}
 	return bw.close()
@@ -212,7 +215,7 @@ func (bw *blockWriter) state(n *Node) {
 }
 
 // event writes an event; its index is known from its position.
-func (bw *blockWriter) event(e *Event, clock int64) {
+func (bw *blockWriter) event(e *Event, clock, offset int64) {
 	if e == nil {
 		bw.byte(0)
 		return
@@ -227,6 +230,7 @@ func (bw *blockWriter) event(e *Event, clock int64) {
 	bw.byte(f)
 	bw.byte(byte(e.Action))
 	bw.uvarint(uint64(clock - e.Time))
+	bw.varint(offset - e.Offset)
 	bw.string(e.Node.Key)
 	bw.eventNode(e.Node)
 	if e.Prev != nil {

@@ -39,7 +39,7 @@ func dump(t testing.TB, tree *Tree) string {
 	t.Helper()
 	var out strings.Builder
 	for _, n := range inOrder(tree.slots) {
-		line := appendIndexes(appendFields(nil, n, tree.clock, true), n)
+		line := appendIndexes(appendFields(nil, n, tree.clock, tree.offset, true), n)
 		fmt.Fprintf(&out, "%s\n", line)
 	}
 	a, err := tree.Get("/", true, true)

@@ -37,6 +37,7 @@ type Tree struct {
 	free    []uint32 // slots to use again
 	index   uint64
 	clock   int64
+	offset  int64 // what makes the clock the time of day, see Batch.SetOffset
 	due     expiry
 	history history
 	batch   Batch
@@ -45,9 +46,10 @@ type Tree struct {
 	counters counters // atomics
 
 	// What the last End left, for those who need no lock for it.
-	publishedIndex atomic.Uint64
-	publishedClock atomic.Int64
-	publishedDue   atomic.Int64
+	publishedIndex  atomic.Uint64
+	publishedClock  atomic.Int64
+	publishedOffset atomic.Int64
+	publishedDue    atomic.Int64
 }
 
 // New returns an empty tree at index 0 which remembers up to historyCapacity events for watchers
@@ -76,6 +78,9 @@ func (t *Tree) FirstEvent() uint64 {
 // Clock returns the latest time that any batch brought, in Unix nanoseconds.
 func (t *Tree) Clock() int64 { return t.publishedClock.Load() }
 
+// Offset returns what has to be added to the clock to get the time of day, in nanoseconds.
+func (t *Tree) Offset() int64 { return t.publishedOffset.Load() }
+
 // NextExpiry returns when the next node is due, in Unix nanoseconds, and false when none ever is.
 func (t *Tree) NextExpiry() (int64, bool) {
 	at := t.publishedDue.Load()
@@ -103,7 +108,7 @@ func (t *Tree) collect(path string, recursive bool) (Answer, refusal) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	at, no := t.find(path)
-	a := Answer{Node: at.node, Index: t.index}
+	a := Answer{Node: at.node, Index: t.index, offset: t.offset}
 	if at.dir != nil {
 		a.below = at.dir.list(make([]*Node, 0, len(at.dir.leaves)+len(at.dir.dirs)), recursive)
 	}
