@@ -49,7 +49,7 @@ func (s *Store) raftConfig() *raft.Config {
 	c.NoLegacyTelemetry = true
 	c.NoSnapshotRestoreOnStart = true // replay has done it
 	c.ShutdownOnRemove = true
-	c.Logger = s.log.Named("raft")
+	c.Logger = newRaftLog(s.log.Named("raft"))
 	return c
 }
 

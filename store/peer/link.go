@@ -37,7 +37,8 @@ type link struct {
 	accepted *rpcConn
 	since    time.Time // when current was set last after having been nil
 	lastErr  error     // of the last dial
-	ended    bool      // the last connection was ended by the other side, and there is none since
+	outage   outage
+	ended    bool // the last connection was ended by the other side, and there is none since
 }
 
 // link returns the link of a member. If there is none, or dial is set and nobody dials, that is
@@ -183,8 +184,11 @@ func (l *link) failed(err error) {
 	if ok && (refused.Status == http.StatusPreconditionFailed || refused.Status == http.StatusServiceUnavailable) {
 		return // the first has a log line of its own, the second passes
 	}
-	if l.peers.quiet.allow("unreachable", l.id, time.Now()) {
-		l.peers.log.Warn("cannot connect to a peer", "peer", api.FormatID(l.id), "error", err)
+	l.mu.Lock()
+	say, attempts := l.outage.failed(time.Now()), l.outage.attempts
+	l.mu.Unlock()
+	if say {
+		l.peers.log.Warn("cannot connect to a peer", "peer", api.FormatID(l.id), "attempts", attempts, "error", err)
 	}
 }
 
@@ -227,6 +231,9 @@ func (l *link) set(change func()) {
 	}
 	if use != nil {
 		l.ended = false
+		if took, ok := l.outage.over(time.Now()); ok {
+			l.peers.log.Info("connected to a peer", "peer", api.FormatID(l.id), "after", took.Round(time.Millisecond))
+		}
 		if l.current.Load() == nil {
 			l.since = time.Now()
 		}
