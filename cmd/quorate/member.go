@@ -101,6 +101,24 @@ func newServer(cfg *configs.Config, log hclog.Logger, limits *limit.Limits) *ser
 	return s
 }
 
+// runBackups lets backups be written until the returned function is called. That does not wait for
+// ever: the disk may be one that does not answer.
+func runBackups(ctx context.Context, backups *backup.Schedule) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		backups.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(shutdownTime):
+		}
+	}
+}
+
 // runMember runs a member until ctx ends or the member has to stop by itself. server answers on the
 // client listeners already.
 func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hclog.Logger, certificates *certificates, ls *listeners, server *server) error {
@@ -154,10 +172,7 @@ func runMember(ctx context.Context, cfg *configs.Config, firstStart bool, log hc
 		if err := backups.Register(registry); err != nil {
 			return errors.Join(err, member.Close())
 		}
-		// Nobody waits for it at the end: the disk may be one that does not answer.
-		running, stop := context.WithCancel(ctx)
-		defer stop()
-		go backups.Run(running)
+		defer runBackups(ctx, backups)()
 	}
 	server.setMember(member, backups)
 	if err := notifyReady(); err != nil {
