@@ -91,6 +91,7 @@ func (s *Server) routes() *mux.Router {
 	rt.Handle("/quorate/v1/status", s.on(s.memberStatus, "GET"))
 	rt.Handle("/quorate/v1/leader", s.on(s.transferLeadership, "POST"))
 	rt.Handle("/quorate/v1/snapshot", s.on(s.snapshot, "GET"))
+	rt.Handle("/quorate/v1/openapi.yaml", allow(openAPI, "GET"))
 	rt.Handle("/version", s.on(s.version, "GET"))
 	rt.Handle("/health", allow(s.health, "GET"))
 	rt.Handle("/livez", allow(s.livez, "GET", "HEAD"))
