@@ -162,6 +162,16 @@ func (c *call) appendBody(b []byte) []byte {
 	return c.answer.AppendJSON(b, wallclock.Now().UnixNano())
 }
 
+// large says that the answer is a listing which is better sent in pieces.
+func (c *call) large() bool {
+	return c.member != nil && c.err == nil && c.event == nil && c.answer.Large()
+}
+
+// sendBody is appendBody for a large answer.
+func (c *call) sendBody(b []byte, send func([]byte) []byte) []byte {
+	return c.answer.SendJSON(b, time.Now().UnixNano(), send)
+}
+
 // finish does the accounts once the answer was written.
 func (s *Server) finish(c *call) {
 	if !c.over() {

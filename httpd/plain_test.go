@@ -129,6 +129,25 @@ func (doorkeeper) Authorize(r *http.Request, a httpd.Access) error {
 	return nil
 }
 
+// A listing that is sent in pieces is the one that net/http sends.
+func TestLargeListing(t *testing.T) {
+	var in strings.Builder
+	const keys = 3000
+	for i := range keys {
+		in.WriteString(plainRequest("PUT", fmt.Sprintf("/v2/keys/d%d/%d", i/100, i), "value="+strings.Repeat("v", 100)))
+	}
+	list := plainRequest("GET", "/v2/keys?recursive=true&sorted=true", "")
+	in.WriteString(list + list)
+	got := readable(play(t, httpd.Options{}, 1<<20, []byte(in.String())))
+	want := readable(play(t, httpd.Options{OnlyNetHTTP: true}, 1<<20, []byte(in.String())))
+	if got != want {
+		t.Error("package plain and net/http differ")
+	}
+	if n := strings.Count(got, `"value":`); n != 3*keys {
+		t.Errorf("%d values, want each in one answer to a write and in two listings", n)
+	}
+}
+
 var times = regexp.MustCompile(`(,"expiration":"[^"]*")?(,"ttl":\d+)?`)
 
 // readable makes answers comparable: without what may differ, which is the date, how the end of a body

@@ -61,7 +61,11 @@ func (s plainKeys) ServePlain(w *plain.Response, r *plain.Request) bool {
 		w.Header(headerAllowOrigin, allowed[0])
 	}
 	c.writeHeader(w)
-	w.Body(c.appendBody)
+	if c.large() {
+		w.Stream(c.sendBody)
+	} else {
+		w.Body(c.appendBody)
+	}
 	s.finish(&c)
 	if s.log.IsDebug() {
 		s.logRequest(r.Method, path, r.RemoteAddr().String(), c.status, c.start)

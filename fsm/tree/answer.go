@@ -76,9 +76,26 @@ func (a *Answer) size() int {
 	return bytes/n*len(a.below) + bytes
 }
 
+// piece is how much of a large answer is handed on at a time, in bytes: little enough to stay in a
+// processor's cache from its making to its sending.
+const piece = 64 << 10
+
+// Large says that the answer is worth sending in pieces.
+func (a *Answer) Large() bool { return a.size() > 2*piece }
+
 // AppendJSON appends the answer as one line of JSON with its newline. Remaining lifetimes are shown
 // as of now, the time of day in Unix nanoseconds.
 func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
+	return a.appendJSON(slices.Grow(dst, a.size()), now, nil)
+}
+
+// SendJSON is AppendJSON for large answers: it hands what it has so far to send, again and again, and
+// goes on with the buffer that send returns. The rest is in the buffer that it returns itself.
+func (a *Answer) SendJSON(dst []byte, now int64, send func([]byte) []byte) []byte {
+	return a.appendJSON(dst, now, send)
+}
+
+func (a *Answer) appendJSON(dst []byte, now int64, send func([]byte) []byte) []byte {
 	type opened struct {
 		node   *Node
 		filled bool // has a child
@@ -87,7 +104,6 @@ func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 	open := make([]opened, 1, 32)
 	open[0].node = a.Node
 
-	dst = slices.Grow(dst, a.size())
 	dst = append(dst, `{"action":"get","node":`...)
 	dst = appendFields(dst, a.Node, now, a.offset, true)
 	closeOne := func(dst []byte) []byte {
@@ -113,6 +129,9 @@ func (a *Answer) AppendJSON(dst []byte, now int64) []byte {
 			open = append(open, opened{node: n})
 		} else {
 			dst = appendIndexes(dst, n)
+		}
+		if send != nil && len(dst) >= piece {
+			dst = send(dst)
 		}
 	}
 	for len(open) > 0 {

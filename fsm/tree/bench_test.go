@@ -113,6 +113,48 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
+// BenchmarkSendList writes a listing in pieces, as large ones are.
+func BenchmarkSendList(b *testing.B) {
+	for _, keys := range []int{5000, 100000} {
+		b.Run(fmt.Sprintf("keys=%d/value=128B", keys), func(b *testing.B) {
+			tree, _ := filled(b, keys, 100, 128)
+			var buf []byte
+			sent := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				a, err := tree.Get("/app", true, false)
+				if err != nil {
+					b.Fatal(err)
+				}
+				sent = 0
+				buf = a.SendJSON(buf[:0], epoch, func(piece []byte) []byte {
+					sent += len(piece)
+					return piece[:0]
+				})
+			}
+			b.SetBytes(int64(sent + len(buf)))
+		})
+	}
+}
+
+// BenchmarkRender writes the JSON of one event.
+func BenchmarkRender(b *testing.B) {
+	for _, value := range []int{16, 128, 4096} {
+		for name, text := range map[string]string{"plain": strings.Repeat("v", value), "escaped": strings.Repeat("\"", value)} {
+			b.Run(fmt.Sprintf("value=%dB/%s", value, name), func(b *testing.B) {
+				n := &Node{Key: "/app/000/svc/000001", Value: text, Created: 1000, Modified: 2000}
+				e := &Event{Action: Set, Node: n, Prev: n, Index: 2000, Time: epoch}
+				var buf []byte
+				b.ReportAllocs()
+				for b.Loop() {
+					buf = e.AppendJSON(buf[:0], false)
+				}
+				b.SetBytes(int64(len(buf)))
+			})
+		}
+	}
+}
+
 // BenchmarkNotify measures a write that wakes some watchers among many.
 func BenchmarkNotify(b *testing.B) {
 	for _, watchers := range []int{0, 10000} {

@@ -3,6 +3,8 @@ package tree
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -109,6 +111,38 @@ func FuzzAppendJSON(f *testing.F) {
 			}
 		}
 	})
+}
+
+// In pieces or not, an answer is the same.
+func TestSendJSON(t *testing.T) {
+	tree := New(1)
+	b := tree.Begin(0)
+	for i := range 2000 {
+		if _, err := b.Do(Op{Action: Set, Path: fmt.Sprintf("/d%d/%d", i%7, i), Value: strings.Repeat("v", i%500)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.End()
+	a, err := tree.Get("/", true, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !a.Large() {
+		t.Error("half a megabyte is not large")
+	}
+	var sent []byte
+	pieces := 0
+	rest := a.SendJSON(nil, 0, func(b []byte) []byte {
+		pieces++
+		sent = append(sent, b...)
+		return b[:0]
+	})
+	if got, want := string(append(sent, rest...)), string(a.AppendJSON(nil, 0)); got != want {
+		t.Errorf("in pieces it has %d bytes, otherwise %d, or differs", len(got), len(want))
+	}
+	if want := len(sent) / piece; pieces == 0 || pieces > want {
+		t.Errorf("%d pieces of %d bytes, want at most %d", pieces, len(sent), want)
+	}
 }
 
 func TestSecondsLeft(t *testing.T) {

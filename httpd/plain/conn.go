@@ -139,9 +139,12 @@ func (c *conn) loop() (handed bool) {
 func (c *conn) answer(r *Request) (served, ok bool) {
 	w := responses.Get().(*Response)
 	defer w.release()
-	w.closing, w.lastCall = r.closing, &c.server.lastCall
+	w.closing, w.lastCall, w.conn = r.closing, &c.server.lastCall, c
 	if !c.server.cfg.Handler.ServePlain(w, r) {
 		return false, false
+	}
+	if w.err != nil {
+		return true, false
 	}
 	err := c.send(w.bytes())
 	return true, err == nil && !w.closing

@@ -60,6 +60,15 @@ func (e echo) ServePlain(w *Response, r *Request) bool {
 		panic("as the client wished")
 	case strings.Contains(target, "hold"):
 		<-e.hold
+	case strings.Contains(target, "stream"):
+		w.Status(http.StatusOK)
+		w.Stream(func(b []byte, send func([]byte) []byte) []byte {
+			for _, piece := range streamed {
+				b = send(append(b, piece...))
+			}
+			return append(b, r.Body...)
+		})
+		return true
 	case strings.Contains(target, "large"):
 		w.Status(http.StatusOK)
 		w.Body(func(b []byte) []byte { return append(b, make([]byte, 1<<20)...) })
@@ -175,6 +184,32 @@ func TestBytes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// streamed are the pieces of a streamed answer.
+var streamed = []string{"one", strings.Repeat("2", 100_000), strings.Repeat("3", 16)}
+
+func TestStream(t *testing.T) {
+	r := start(t, false)
+	conn, br := r.dial(t)
+	want := strings.Join(streamed, "")
+	for _, rest := range []string{"", "rest"} {
+		go fmt.Fprintf(conn, "PUT /v2/keys/stream HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(rest), rest)
+		wantAnswer(t, br, 200, want+rest)
+	}
+	go io.WriteString(conn, "GET /v2/keys/stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	wantAnswer(t, br, 200, want)
+	if rest, err := io.ReadAll(br); len(rest) > 0 || err != nil {
+		t.Errorf("behind the last answer come %q and %v", rest, err)
+	}
+
+	// A client that goes away in the middle is let go.
+	conn, br = r.dial(t)
+	go io.WriteString(conn, "GET /v2/keys/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+	if _, err := br.Discard(1000); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }
 
 // However the bytes of requests arrive, the answers are the same.

@@ -9,11 +9,13 @@ import (
 )
 
 // Response is the answer to a plain request. The handler calls Status, then Header and HeaderUint,
-// then Body.
+// then Body or Stream.
 type Response struct {
 	b       []byte
-	start   int  // of the answer in b: before it is room that Body may need
+	start   int  // of what is to be sent in b: before it is room that Body may need
 	closing bool // the connection ends with this answer
+	conn    *conn
+	err     error // of a piece that Stream has sent
 	// lastCall makes any answer the last one.
 	lastCall *atomic.Bool
 }
@@ -29,7 +31,7 @@ var responses = sync.Pool{New: func() any { return &Response{b: make([]byte, 0, 
 
 func (w *Response) release() {
 	if cap(w.b) <= maxPooled {
-		w.b, w.start = w.b[:0], 0
+		w.b, w.start, w.conn, w.err = w.b[:0], 0, nil, nil
 		responses.Put(w)
 	}
 }
@@ -71,10 +73,7 @@ func (w *Response) Body(render func([]byte) []byte) {
 	b := appendDate(w.b, time.Now())
 	b = append(b, "Content-Length: "...)
 	length := len(b)
-	if w.closing = w.closing || w.lastCall.Load(); w.closing {
-		b = append(b, "\r\nConnection: close"...)
-	}
-	b = append(b, "\r\n\r\n"...)
+	b = w.endHead(b)
 	body := len(b)
 	b = render(b)
 
@@ -87,7 +86,50 @@ func (w *Response) Body(render func([]byte) []byte) {
 	w.b = b
 }
 
-// bytes returns the whole answer.
+// endHead appends what follows the last header.
+func (w *Response) endHead(b []byte) []byte {
+	if w.closing = w.closing || w.lastCall.Load(); w.closing {
+		b = append(b, "\r\nConnection: close"...)
+	}
+	return append(b, "\r\n\r\n"...)
+}
+
+// chunkHead stands for the length of a chunk, which may begin with zeros.
+const chunkHead = "00000000\r\n"
+
+// Stream ends the answer with a body whose length is not known yet, in chunks. render appends it to the
+// buffer that it gets. Whenever that has become long it hands it to send, and goes on with the buffer
+// that send returns. What cannot be sent is dropped, and the connection ends then.
+func (w *Response) Stream(render func(b []byte, send func([]byte) []byte) []byte) {
+	b := appendDate(w.b, time.Now())
+	b = w.endHead(append(b, "Transfer-Encoding: chunked"...))
+	head := len(b) // of the chunk in the buffer
+	endChunk := func(b []byte) []byte {
+		const digits = "0123456789abcdef"
+		length := len(b) - head - len(chunkHead)
+		for i := head + len(chunkHead) - len("\r\n") - 1; length > 0; i-- {
+			b[i] = digits[length&15]
+			length >>= 4
+		}
+		return append(b, "\r\n"...)
+	}
+	b = render(append(b, chunkHead...), func(b []byte) []byte {
+		b = endChunk(b)
+		if w.err == nil {
+			w.err = w.conn.send(b[w.start:])
+		}
+		w.start, head = 0, 0
+		return append(b[:0], chunkHead...)
+	})
+	if len(b) > head+len(chunkHead) {
+		b = endChunk(b)
+	} else {
+		b = b[:head]
+	}
+	w.b = append(b, "0\r\n\r\n"...)
+}
+
+// bytes returns the answer, or what Stream has left of it.
 func (w *Response) bytes() []byte { return w.b[w.start:] }
 
 // dateLine is the header Date of all answers of one second.
