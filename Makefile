@@ -1,6 +1,6 @@
 # Every target is one command that can also be typed.
 
-.PHONY: all build test race compat e2e partition campaign conformance bench fuzz vet lint image clean ci
+.PHONY: all build test race compat e2e partition campaign conformance bench bench-micro fuzz vet lint image clean ci
 
 all: build test
 
@@ -28,6 +28,12 @@ campaign: ## hours of faults; goes on where it was ended, and adds up (Linux; st
 
 bench: ## side by side with etcd 3.4, which has to be in PATH
 	go run ./bench
+
+BASE ?= HEAD~1
+BENCH ?= .
+BENCH_PKG ?= ./fsm/tree ./httpd
+bench-micro: ## make bench-micro BASE=main BENCH='List|Render' BENCH_PKG=./fsm/tree
+	bench/micro '$(BASE)' '$(BENCH)' $(BENCH_PKG)
 
 PKG ?= ./configs
 FUZZ ?= FuzzParseInitialCluster

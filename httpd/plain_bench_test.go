@@ -65,6 +65,31 @@ func BenchmarkGet(b *testing.B) {
 	benchmarkConn(b, "GET /v2/keys/bench/key HTTP/1.1\r\nHost: bench\r\n\r\n")
 }
 
+// A plain GET allocates the path that is looked up, and nothing else.
+func TestPlainGetAllocatesNearlyNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	r := start(t, httpd.Options{})
+	r.set("/bench/key", strings.Repeat("x", 128))
+	conn, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+	request := []byte("GET /v2/keys/bench/key HTTP/1.1\r\nHost: bench\r\n\r\n")
+	// The whole process is looked at; a thousand requests make what else goes on in it disappear.
+	per := testing.AllocsPerRun(1000, func() {
+		if err := exchange(conn, br, request); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if per > 2 {
+		t.Errorf("a GET makes %v allocations, want 1", per)
+	}
+}
+
 func BenchmarkPut(b *testing.B) {
 	form := "value=" + strings.Repeat("x", 128)
 	benchmarkConn(b, "PUT /v2/keys/bench/key HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-www-form-urlencoded\r\n"+
