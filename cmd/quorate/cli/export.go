@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"strings"
@@ -217,7 +218,8 @@ PREFIX. Indexes, users and roles are not either: this is no backup of a cluster.
 }
 
 func (g *globals) importCommand() *cobra.Command {
-	var prefix string
+	var prefix, snap string
+	var hidden []string
 	var dryRun, prune bool
 	var parallel int
 	cmd := &cobra.Command{
@@ -227,17 +229,34 @@ func (g *globals) importCommand() *cobra.Command {
 not written. Keys that the file does not mention are left alone unless --prune is given.
 
 Every write is conditional on what was read before: if somebody else changes a key meanwhile,
-that change stays, and the import fails for this key. It can be repeated.`,
+that change stays, and the import fails for this key. It can be repeated.
+
+With --snap, FILE is one of etcd: a .snap file of its v2 store, or the JSON inside. It lacks what
+was written after it, which is in etcd's log; from an etcd that still runs, use "migrate". Times to
+live below 300 s are extended to that.`,
 		Example: `  quorate import --dry-run app.yaml
   quorate import app.yaml
   quorate import --prefix /copy app.yaml
-  quorate export /app | quorate -C http://10.0.0.1:2379 import -`,
+  quorate export /app | quorate -C http://10.0.0.1:2379 import -
+  quorate import --snap default.etcd/member/snap/0000000000000002-0000000000000016.snap`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := oneFile(args)
-			if err != nil {
-				return err
+			var name string
+			var file export
+			var err error
+			if snap != "" {
+				if len(args) > 0 {
+					return usagef("--snap and FILE exclude each other")
+				}
+				name = snap
+				for i := range hidden {
+					hidden[i] = path.Join("/", hidden[i])
+				}
+				file, err = readEtcdSnapshot(snap, hidden, func(key string) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "extending key %s's ttl to %d seconds\n", key, int(minImportTTL.Seconds()))
+				})
+			} else if name, err = oneFile(args); err == nil {
+				file, err = readExport(cmd.InOrStdin(), name)
 			}
-			file, err := readExport(cmd.InOrStdin(), name)
 			if err != nil {
 				return err
 			}
@@ -257,7 +276,17 @@ that change stays, and the import fails for this key. It can be repeated.`,
 			if err != nil {
 				return failure(exitServer, err)
 			}
+			for _, h := range hidden { // which no listing of what is above shows
+				also, _, err := readEntries(cmd.Context(), s.keys, path.Join("/", prefix, h))
+				if err != nil {
+					return failure(exitServer, err)
+				}
+				maps.Copy(have, also)
+			}
 			changes := compare(have, want, prune)
+			if snap != "" {
+				fmt.Fprintf(s.out, "starting to import snapshot %s with %d clients\n", snap, parallel)
+			}
 			if dryRun {
 				for _, c := range changes {
 					fmt.Fprintln(s.out, c)
@@ -266,7 +295,11 @@ that change stays, and the import fails for this key. It can be repeated.`,
 				return nil
 			}
 			made, err := apply(cmd.Context(), s.keys, changes, parallel)
-			fmt.Fprintf(s.out, "%d of %d changes made, %d keys and directories were right already\n", made, len(changes), unchanged(want, changes))
+			if snap != "" {
+				fmt.Fprintf(s.out, "finished importing %d keys\n", made)
+			} else {
+				fmt.Fprintf(s.out, "%d of %d changes made, %d keys and directories were right already\n", made, len(changes), unchanged(want, changes))
+			}
 			if expired > 0 {
 				fmt.Fprintf(s.out, "%d left out, their time to live is over\n", expired)
 			}
@@ -277,12 +310,14 @@ that change stays, and the import fails for this key. It can be repeated.`,
 	f.StringVar(&prefix, "prefix", "", "put the keys below this directory instead of where they came from")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would be changed, and change nothing")
 	f.BoolVar(&prune, "prune", false, "remove keys below the prefix that the file does not have")
-	addParallelFlag(cmd, &parallel)
+	f.StringVar(&snap, "snap", "", "read this snapshot file of etcd in place of FILE")
+	f.StringArrayVar(&hidden, "hidden", nil, "with --snap, also the hidden keys at this prefix; may be given several times")
+	addParallelFlag(cmd, "c", &parallel)
 	return cmd
 }
 
-func addParallelFlag(cmd *cobra.Command, parallel *int) {
-	cmd.Flags().IntVar(parallel, "parallel", 16, "number of writes at a time")
+func addParallelFlag(cmd *cobra.Command, short string, parallel *int) {
+	cmd.Flags().IntVarP(parallel, "parallel", short, 16, "number of writes at a time")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *parallel < 1 {
 			return usagef("--parallel must be at least 1")

@@ -99,7 +99,7 @@ The exit code is 0 if both clusters have the same keys in the end, and 1 if not.
 	f.BoolVar(&dryRun, "dry-run", false, "show what would be written, and write nothing")
 	f.BoolVar(&verifyOnly, "verify-only", false, "only compare")
 	f.DurationVar(&m.resync, "resync", 30*time.Second, "with --follow, compare everything this often")
-	addParallelFlag(cmd, &m.parallel)
+	addParallelFlag(cmd, "", &m.parallel)
 	return cmd
 }
 
