@@ -2,6 +2,8 @@ package store
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/quorate/quorate/backup"
@@ -34,6 +36,35 @@ func (s *Store) Backup() (*backup.State, error) {
 		Time:      time.Now().UTC(),
 	}
 	_, info.Term = s.RaftState()
+	info.Keys, info.Dirs = b.Count()
+	return &backup.State{Info: info, State: b, Release: b.Release}, nil
+}
+
+// BackupOf takes the state of a member that is not running from its directory: with everything in its
+// log, committed or not. Nothing is changed. An empty walDir means DATA/member/wal.
+func BackupOf(dataDir, walDir string) (*backup.State, error) {
+	machine := newReplica(math.MaxInt32)
+	s, err := survey(dataDir, walDir, machine)
+	if err != nil {
+		return nil, err
+	}
+	b, err := machine.Backup()
+	if err != nil {
+		return nil, err
+	}
+	if b.RaftIndex() == 0 {
+		b.Release()
+		return nil, fmt.Errorf("%s: %w", dataDir, errNothingYet)
+	}
+	info := backup.Info{
+		Cluster:   formatID(s.Identity.Cluster),
+		Member:    formatID(s.Identity.Member),
+		Name:      s.Name(),
+		Index:     b.Index(),
+		RaftIndex: b.RaftIndex(),
+		Time:      time.Now().UTC(),
+	}
+	_, info.Term = s.Last()
 	info.Keys, info.Dirs = b.Count()
 	return &backup.State{Info: info, State: b, Release: b.Release}, nil
 }

@@ -35,13 +35,17 @@ type termStart struct{ index, term uint64 }
 // Survey reads the directory of a member that is not running, all of it, and changes nothing. An
 // empty walDir means DATA/member/wal. A damaged snapshot is passed over, as at a start.
 func Survey(dataDir, walDir string) (*Survivor, error) {
+	return survey(dataDir, walDir, newReplica(1))
+}
+
+// survey is Survey, and leaves the state in machine.
+func survey(dataDir, walDir string, machine *replica) (*Survivor, error) {
 	summary, err := disk.Summarize(dataDir, walDir)
 	if err != nil && (!errors.Is(err, disk.ErrDamaged) || summary.Identity.Member == 0) {
 		return nil, inUse(dataDir, err)
 	}
 	passedOver := err
 	s := &Survivor{DataDir: dataDir, Summary: summary}
-	machine := newReplica(1)
 	for _, meta := range summary.Snapshots {
 		err := machine.restore(dataDir, meta)
 		if err == nil {

@@ -49,7 +49,7 @@ It serves the etcd v2 API. "quorate serve" runs a server, the other commands are
 		RunE: func(*cobra.Command, []string) error {
 			return writeVersion(stdout)
 		},
-	}, recoverCommand(), verifyCommand(), convertCommand())
+	}, recoverCommand(), verifyCommand(), convertCommand(), backupCommand())
 	cli.Register(root, snapshotVerifyCommand(), snapshotRestoreCommand(), snapshotExportCommand())
 
 	return cli.Report(stderr, root.ExecuteContext(ctx))

@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"internal/wallclock":       {},
 
 	"cmd/quorate/cli": {"api", "backup", "client"},
-	"cmd/quorate":     {"api", "backup", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/limit", "httpd/proxy", "internal/certs", "store", "store/disk"},
+	"cmd/quorate":     {"api", "backup", "cmd/quorate/cli", "configs", "discovery", "httpd", "httpd/auth", "httpd/limit", "httpd/proxy", "internal/certs", "internal/durable", "store", "store/disk"},
 
 	// These speak the wire only, so that they run against etcd, too.
 	"internal/cluster":     {"api"},
