@@ -98,7 +98,7 @@ func damaging(pattern string) func(*troubleMaker, context.Context) {
 }
 
 // refusal is how a member says what is wrong with its data.
-var refusal = regexp.MustCompile(`raft\.db|journal-|\.snap|identity|snapshot`)
+var refusal = regexp.MustCompile(`raft\.db|journal-|segments|\.snap|identity|snapshot`)
 
 // refuses starts a member whose data is damaged, and says whether it has ended with a message about that.
 // Else it runs as any other.

@@ -43,7 +43,11 @@ func (r *run) trouble() {
 	ctx, cancel := context.WithTimeout(context.Background(), r.duration)
 	defer cancel()
 	var both sync.WaitGroup
-	both.Go(func() { r.troubleWith(ctx, 2, processFaults) })
+	faults := processFaults
+	if r.lossy {
+		faults = slices.Concat(diskFaults, processFaults)
+	}
+	both.Go(func() { r.troubleWith(ctx, 2, faults) })
 	if r.mesh != nil {
 		both.Go(func() { r.troubleWith(ctx, 3, networkFaults) })
 	}
@@ -87,6 +91,7 @@ func (r *run) heal() {
 	if r.mesh != nil {
 		r.mesh.set(map[link]rule{})
 	}
+	r.healDisks()
 	nodes := r.present()
 	for _, n := range nodes {
 		n.m.Continue()

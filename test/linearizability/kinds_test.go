@@ -59,6 +59,7 @@ var processFaults = []fault{
 	{"clients that do not read", 2, deafClients},
 	{"damaged raft.db", 2, damaging("wal/raft.db")},
 	{"damaged journal", 2, damaging("wal/journal-*[0-9]")},
+	{"damaged segment", 2, damaging("wal/segments/*.wal")},
 	{"damaged snapshot", 2, damaging("snap/*.snap")},
 	{"damaged identity", 1, damaging("identity.json")},
 }

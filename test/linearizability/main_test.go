@@ -28,6 +28,7 @@ var (
 	keepFlag     = flag.Bool("keep", false, "keep what good runs leave, too")
 	faultsFlag   = flag.String("faults", "", "the faults to choose from, by name, separated by semicolons; empty for all")
 	resumeFlag   = flag.Bool("resume", false, "leave out seeds that are in runs.jsonl already, and add up all that is there")
+	logStoreFlag = flag.String("log-store", "", "--log-store of all members; empty lets the seed decide")
 	historyFlag  = flag.String("history", "", "check this history again instead of running anything")
 )
 
@@ -58,6 +59,12 @@ func TestFaults(t *testing.T) {
 	binary := os.Getenv("QUORATE_BINARY")
 	if binary == "" {
 		binary = mutation{}.build(t)
+	}
+	if err := lossyDisks(); err != nil {
+		if *disksFlag == "lossy" {
+			t.Skipf("no disks whose power can fail: %v", err)
+		}
+		t.Logf("without disks whose power can fail, as a file system cannot be mounted here: %v", err)
 	}
 	if err := os.MkdirAll(*outFlag, 0o700); err != nil {
 		t.Fatal(err)
@@ -119,7 +126,7 @@ func TestFaults(t *testing.T) {
 // kinds counts the kinds of faults. What is in brackets is what came of one.
 func kinds(total map[string]int) int {
 	n := 0
-	for _, f := range slices.Concat(processFaults, networkFaults) {
+	for _, f := range slices.Concat(processFaults, networkFaults, diskFaults) {
 		if total[f.name] > 0 {
 			n++
 		}
@@ -161,8 +168,16 @@ func report(t *testing.T, res *result) {
 	for _, v := range res.report.Violations {
 		t.Errorf("seed %d: %v", res.seed, v)
 	}
-	t.Errorf("seed %d failed. Its history, the logs and data of all members, and a picture of each broken key are in\n  %s\nThis repeats it:\n  go test -tags faults ./test/linearizability -count=1 -run TestFaults -v -seeds %d -members %d -duration %v",
-		res.seed, res.dir, res.seed, res.size, res.duration)
+	t.Errorf("seed %d failed. Its history, the logs and data of all members, and a picture of each broken key are in\n  %s\nThis repeats it:\n  go test -tags faults ./test/linearizability -count=1 -run TestFaults -v -seeds %d -members %d -duration %v -log-store %s -disks %s",
+		res.seed, res.dir, res.seed, res.size, res.duration, res.logStore, res.disks())
+}
+
+// disks is the value of -disks with which a plan has the disks it has.
+func (p plan) disks() string {
+	if p.lossy {
+		return "lossy"
+	}
+	return "real"
 }
 
 // save leaves the history, what is wrong with it, and what was done.
@@ -183,6 +198,8 @@ type summary struct {
 	Duration   string         `json:"duration"`
 	Proxied    bool           `json:"proxied"`
 	Snapshots  uint64         `json:"snapshots"`
+	LogStore   string         `json:"logStore"`
+	Lossy      bool           `json:"lossyDisks"`
 	Operations int            `json:"operations"`
 	Faults     map[string]int `json:"faults"`
 	Installs   int            `json:"installs"`
@@ -195,7 +212,7 @@ type summary struct {
 func summaryOf(res *result) summary {
 	return summary{
 		Time: time.Now().UTC(), Seed: res.seed, Members: res.size, Duration: res.duration.String(),
-		Proxied: res.proxied, Snapshots: res.snapshots, Operations: len(res.history.Ops), Faults: res.faults,
+		Proxied: res.proxied, Snapshots: res.snapshots, LogStore: res.logStore, Lossy: res.lossy, Operations: len(res.history.Ops), Faults: res.faults,
 		Installs: res.installs, Undecided: len(res.report.Registers.Undecided),
 		Violations: len(res.report.Violations), Failures: len(res.failures), Summary: res.report.Summary(res.history),
 	}

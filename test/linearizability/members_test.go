@@ -123,6 +123,7 @@ func (t *troubleMaker) join(ctx context.Context, slot int, others []*node) {
 	}
 	n := &node{slot: slot, m: m, id: id, down: true, joining: true}
 	t.identify(n)
+	t.putOnDisk(n)
 	t.mu.Lock()
 	t.nodes[slot] = n
 	t.mu.Unlock()

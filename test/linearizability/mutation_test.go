@@ -49,6 +49,13 @@ func fallenBehind(d time.Duration) plan {
 	return p
 }
 
+// withoutPower is a run in which the power of all disks fails.
+func withoutPower(logStore string) plan {
+	p := directed(12*time.Second, "power failure of all")
+	p.lossy, p.logStore = true, logStore
+	return p
+}
+
 // mutations break one promise each. What they change is looked up in the source as it is, so a mutation
 // has to follow when that line does.
 var mutations = []mutation{
@@ -70,6 +77,12 @@ var mutations = []mutation{
 	{name: "acknowledge-before-disk", file: "store/parallel.go",
 		from: "if durable >= index {", to: "if durable >= index || true {",
 		plan: directed(10*time.Second, "leader killed while its disk hangs")},
+	{name: "skip-fsync", file: "store/disk/journalfile.go",
+		from: "for !f.noSync {", to: "for false {",
+		plan: withoutPower("boltdb")},
+	{name: "skip-fsync-of-segments", file: "store/disk/journalfile.go",
+		from: "for !f.noSync {", to: "for false {",
+		plan: withoutPower("wal")},
 	{name: "acknowledge-before-commit", file: "github.com/hashicorp/raft:commitment.go",
 		from: "matched[(len(matched)-1)/2]", to: "matched[len(matched)-1]",
 		plan: directed(6*time.Second, "leader alone")},
@@ -150,6 +163,10 @@ func TestMutations(t *testing.T) {
 	var all sync.WaitGroup
 	for _, m := range mutations {
 		if !m.chosen() {
+			continue
+		}
+		if err := lossyDisks(); m.plan.lossy && err != nil {
+			t.Logf("%s: left out, as there are no disks whose power can fail: %v", m.name, err)
 			continue
 		}
 		places <- struct{}{}

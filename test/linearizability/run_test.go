@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorate/quorate/api"
 	"github.com/quorate/quorate/internal/cluster"
+	lossydisk "github.com/quorate/quorate/internal/lossy"
 )
 
 // plan is what a seed decides before a run begins.
@@ -26,6 +27,8 @@ type plan struct {
 	// snapshots is after how many commands a snapshot is taken. With 50 the log keeps 500 entries, with
 	// 10 it keeps 100; with 0, the default, members never fall behind what is kept.
 	snapshots uint64
+	logStore  string   // --log-store of the members
+	lossy     bool     // members have disks whose power can fail
 	bootstrap bool     // members are killed while the cluster forms
 	binary    string   // the server
 	idle      int      // watchers of a key that nothing happens to
@@ -49,6 +52,11 @@ func newPlan(seed int64, size int, duration time.Duration) plan {
 	}
 	p.proxied = rng.IntN(4) != 0
 	p.bootstrap = rng.IntN(4) == 0
+	p.logStore = []string{"wal", "wal", "boltdb", "boltdb"}[seed%4]
+	if *logStoreFlag != "" {
+		p.logStore = *logStoreFlag
+	}
+	p.lossy = *disksFlag == "lossy" || (*disksFlag == "" && seed%3 == 2 && lossyDisks() == nil)
 	if seed%20 == 7 {
 		p.idle = 10_000
 	}
@@ -56,8 +64,8 @@ func newPlan(seed int64, size int, duration time.Duration) plan {
 }
 
 func (p plan) String() string {
-	return fmt.Sprintf("seed %d: %d members, %v, proxied %t, snapshots every %d, killed during bootstrap %t, idle watchers %d",
-		p.seed, p.size, p.duration, p.proxied, p.snapshots, p.bootstrap, p.idle)
+	return fmt.Sprintf("seed %d: %d members, %v, proxied %t, snapshots every %d, killed during bootstrap %t, log store %s, lossy disks %t, idle watchers %d",
+		p.seed, p.size, p.duration, p.proxied, p.snapshots, p.bootstrap, p.logStore, p.lossy, p.idle)
 }
 
 // run is one cluster and everything that is done to it.
@@ -73,6 +81,7 @@ type run struct {
 	ops      []Op
 	failures []string // of the run itself
 	cleanups []func()
+	disks    []mountedDisk
 	log      strings.Builder
 	faults   map[string]int // how often each was injected
 	joined   int            // members that were added
@@ -85,6 +94,7 @@ type run struct {
 type node struct {
 	slot int
 	m    *cluster.Member
+	disk *lossydisk.Disk // nil on a real one
 	id   string
 	life int  // counts the runs of the processes
 	down bool // the harness has stopped it, or expects it to stop
@@ -173,10 +183,13 @@ func execute(p plan, dir string) *result {
 		r.cleanups[i]()
 	}
 	h.Ops = r.ops
-	return &result{
-		plan: p, dir: dir, history: h, report: Check(h, 20*time.Second), failures: r.failures, log: r.log.String(),
+	res := &result{
+		plan: p, dir: dir, history: h, report: Check(h, 20*time.Second),
 		faults: r.faults, installs: installs, unstarted: len(r.failures) > 0 && h.Start == 0 && !p.bootstrap,
 	}
+	r.putAwayDisks(len(r.failures) > 0 || len(res.report.Violations) > 0 || *keepFlag)
+	res.failures, res.log = r.failures, r.log.String()
+	return res
 }
 
 // checkCrashes looks for stack traces in the logs. Only what Go itself says when there is no memory left
@@ -260,6 +273,9 @@ func (r *run) setUp(rng *rand.Rand) {
 	}
 	// The machine itself may be slow: only faults are to end members.
 	options.Flags = append(options.Flags, "--disk-stall-limit=2m")
+	if r.logStore != "" {
+		options.Flags = append(options.Flags, "--log-store="+r.logStore)
+	}
 	if r.snapshots > 0 {
 		options.Flags = append(options.Flags, fmt.Sprintf("--snapshot-count=%d", r.snapshots))
 	}
@@ -269,7 +285,9 @@ func (r *run) setUp(rng *rand.Rand) {
 		r.Cleanup(r.mesh.close)
 	}
 	for i, m := range r.c.Members {
-		r.nodes = append(r.nodes, &node{slot: i, m: m})
+		n := &node{slot: i, m: m}
+		r.nodes = append(r.nodes, n)
+		r.putOnDisk(n)
 		r.behindProxy(i, m)
 		withClock(m)
 	}
