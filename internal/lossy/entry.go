@@ -35,6 +35,8 @@ var (
 	_ fs.NodeWriter         = (*entry)(nil)
 	_ fs.NodeFsyncer        = (*entry)(nil)
 	_ fs.NodeAllocater      = (*entry)(nil)
+	_ fs.NodeGetxattrer     = (*entry)(nil)
+	_ fs.NodeSetxattrer     = (*entry)(nil)
 	_ fs.NodeStatfser       = (*entry)(nil)
 	_ fs.NodeOpendirHandler = (*entry)(nil)
 	_ fs.FileReaddirenter   = (*directory)(nil)
@@ -263,6 +265,16 @@ func (e *entry) Allocate(_ context.Context, _ fs.FileHandle, off, size uint64, m
 		e.node.truncate(end)
 	}
 	return 0
+}
+
+// Getxattr says that there are no extended attributes.
+func (e *entry) Getxattr(context.Context, string, []byte) (uint32, syscall.Errno) {
+	return 0, syscall.EOPNOTSUPP
+}
+
+// Setxattr says that there are no extended attributes.
+func (e *entry) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
+	return syscall.EOPNOTSUPP
 }
 
 // Statfs says how much room there is.

@@ -98,6 +98,9 @@ func (d *Disk) Mount(dir string) error {
 	return nil
 }
 
+// patience is how long Unmount waits for the kernel to close what a program that has ended had open.
+const patience = 10 * time.Second
+
 // Unmount takes the disk away. It fails while a program uses it; [Disk.Detach] does not.
 func (d *Disk) Unmount() error {
 	d.mu.Lock()
@@ -107,22 +110,25 @@ func (d *Disk) Unmount() error {
 	if server == nil {
 		return nil
 	}
-	if err := server.Unmount(); err != nil {
+	err := server.Unmount()
+	for begin := time.Now(); errors.Is(err, syscall.EBUSY) && time.Since(begin) < patience; {
+		err = server.Unmount()
+	}
+	if err != nil {
 		d.mu.Lock()
 		d.server = server
 		d.mu.Unlock()
-		return err
+		return fmt.Errorf("unmount %s: %w", d.mount, err)
 	}
 	return nil
 }
 
-// Detach takes the disk away from whoever uses it.
+// Detach takes the disk away, even from a program that uses it.
 func (d *Disk) Detach() error {
-	err := d.Unmount()
-	if err == nil {
-		return nil
+	if err := d.Unmount(); err != nil {
+		return unix.Unmount(d.mount, unix.MNT_DETACH)
 	}
-	return errors.Join(unix.Unmount(d.mount, unix.MNT_DETACH))
+	return nil
 }
 
 // Set changes what goes wrong.

@@ -75,6 +75,10 @@ func TestFiles(t *testing.T) {
 	if must(t, err); !bytes.Equal(got, want) {
 		t.Errorf("%d bytes differ from %d", len(got), len(want))
 	}
+	if out, err := exec.Command("cp", "-a", "--sparse=always", dir+"/a", dir+"/copy").CombinedOutput(); err != nil {
+		t.Errorf("cp: %v\n%s", err, out)
+	}
+	must(t, os.RemoveAll(dir+"/copy"))
 	must(t, os.Truncate(path, 600), os.Truncate(path, 700), os.Rename(path, filepath.Join(dir, "g")))
 	got, err = os.ReadFile(filepath.Join(dir, "g"))
 	if must(t, err); !bytes.Equal(got, append(want[:600:600], make([]byte, 100)...)) {
