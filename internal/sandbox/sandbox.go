@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,8 +38,8 @@ type Box struct {
 	Name string
 	// Processes gives it a process namespace as well, so that daemons that it leaves behind end with it.
 	Processes bool
-	// Args come before the arguments of this process, so that these win.
-	Args []string
+	// Args come before the arguments of this process, so that these win, and Over after them.
+	Args, Over []string
 	// Env is added to the environment.
 	Env []string
 }
@@ -74,7 +75,7 @@ func (b Box) Run() (code int, err error) {
 	if b.Processes {
 		flags, stage = flags|syscall.CLONE_NEWPID, first
 	}
-	cmd := self(append(b.Args, os.Args[1:]...), append(b.Env, variable+"="+stage, "TMPDIR="+dir))
+	cmd := self(slices.Concat(b.Args, os.Args[1:], b.Over), append(b.Env, variable+"="+stage, "TMPDIR="+dir))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	// The kernel ties the child's life to the thread that started it.
 	runtime.LockOSThread()
@@ -83,6 +84,32 @@ func (b Box) Run() (code int, err error) {
 	signal.Ignore(syscall.SIGINT)
 	defer signal.Reset(syscall.SIGINT)
 	return status(cmd.Run())
+}
+
+// TB is what Test needs of a test.
+type TB interface {
+	Helper()
+	Name() string
+	Fatalf(format string, args ...any)
+}
+
+// Test is for a single test that needs a sandbox, in a binary whose others do not. Outside it runs the
+// test, which must not be a subtest, once more in a sandbox, and returns false: the test is over. Inside it
+// returns true when the sandbox is fit to live in.
+func (b Box) Test(t TB) bool {
+	t.Helper()
+	if Inside() {
+		if err := Enter(); err != nil {
+			t.Fatalf("%v", err)
+		}
+		return true
+	}
+	b.Over = append(b.Over, "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.testlogfile=", "-test.coverprofile=")
+	code, err := b.Run()
+	if err != nil || code != 0 {
+		t.Fatalf("in the sandbox: exit status %d, error %v", code, err)
+	}
+	return false
 }
 
 // makeDir makes a directory for this process and removes those of processes that were killed.
