@@ -25,6 +25,8 @@ type RestoreOptions struct {
 	Backup  *backup.Content
 	DataDir string
 	WALDir  string // empty: within DataDir
+	// LogStore is what holds the member's log. Empty means disk.BoltDB.
+	LogStore disk.Kind
 	// Name is this member's, Initial are all members of the new cluster, this one among them.
 	Name    string
 	Initial []Initial
@@ -74,7 +76,7 @@ func Restore(o RestoreOptions) (disk.Identity, error) {
 	if err := os.RemoveAll(making); err != nil {
 		return identity, err
 	}
-	if err := makeMember(making, o.WALDir, identity, o.Backup.Info, machine, o.Logger); err != nil {
+	if err := makeMember(disk.Options{DataDir: making, WALDir: o.WALDir, LogStore: o.LogStore, Logger: o.Logger}, identity, o.Backup.Info, machine); err != nil {
 		return identity, errors.Join(fmt.Errorf("make member in %s: %w", making, err), os.RemoveAll(making))
 	}
 	if err := durable.Rename(filepath.Join(making, "member"), member); err != nil {
@@ -100,8 +102,8 @@ func (s *Store) checkRestored(ctx context.Context) error {
 
 // makeMember makes a complete data directory: an identity, an empty log, and the state as the snapshot
 // that the log goes on from.
-func makeMember(dataDir, walDir string, identity disk.Identity, from backup.Info, machine *replica, log hclog.Logger) (err error) {
-	dir, err := disk.Open(disk.Options{DataDir: dataDir, WALDir: walDir, Logger: log})
+func makeMember(o disk.Options, identity disk.Identity, from backup.Info, machine *replica) (err error) {
+	dir, err := disk.Open(o)
 	if err != nil {
 		return err
 	}

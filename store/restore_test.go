@@ -14,6 +14,7 @@ import (
 
 	"github.com/quorate/quorate/backup"
 	"github.com/quorate/quorate/fsm/tree"
+	"github.com/quorate/quorate/store/disk"
 )
 
 // backupOf takes a backup of a running member.
@@ -73,7 +74,10 @@ func testRestore(t *testing.T, old *testNode, b *backup.Content, size int) {
 	for i := range size {
 		n := c.node(i, c.initial)
 		n.address = listeners[i].Addr().String()
-		identity, err := Restore(RestoreOptions{Backup: b, DataDir: n.options.DataDir, Name: n.options.Name, Initial: c.initial, Token: "test"})
+		if i%2 == 1 {
+			n.options.LogStore = disk.WAL
+		}
+		identity, err := Restore(RestoreOptions{Backup: b, DataDir: n.options.DataDir, LogStore: n.options.LogStore, Name: n.options.Name, Initial: c.initial, Token: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +139,7 @@ func testRestore(t *testing.T, old *testNode, b *backup.Content, size int) {
 	// The data of a member is lost, and it is restored once more: it has forgotten what it acknowledged.
 	n = c.follower()
 	n.close()
-	options := RestoreOptions{Backup: b, DataDir: filepath.Join(t.TempDir(), "again"), Name: n.options.Name, Initial: c.initial, Token: "test"}
+	options := RestoreOptions{Backup: b, DataDir: filepath.Join(t.TempDir(), "again"), LogStore: n.options.LogStore, Name: n.options.Name, Initial: c.initial, Token: "test"}
 	if _, err := Restore(options); err != nil {
 		t.Fatal(err)
 	}

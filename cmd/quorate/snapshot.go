@@ -17,6 +17,7 @@ import (
 	"github.com/quorate/quorate/cmd/quorate/cli"
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/disk"
 )
 
 // withBackup opens a backup for a verb, and ends the process with status 1 for anything that is wrong.
@@ -106,7 +107,7 @@ everything is as it was written
 // snapshotRestoreCommand makes the directory of a member of a new cluster.
 func snapshotRestoreCommand() *cobra.Command {
 	var o store.RestoreOptions
-	var initial string
+	var initial, logStore string
 	c := &cobra.Command{
 		Use:   "restore FILE --data-dir DIR",
 		Short: "Make the data directory of one member of a new cluster",
@@ -130,6 +131,10 @@ directory: what it has acknowledged is in no backup.`,
 				return refusal(errors.New("--data-dir is required"))
 			}
 			o.DataDir = filepath.Clean(o.DataDir)
+			if logStore != configs.LogStoreBoltDB && logStore != configs.LogStoreWAL {
+				return refusal(fmt.Errorf("--log-store must be %s or %s", configs.LogStoreBoltDB, configs.LogStoreWAL))
+			}
+			o.LogStore = disk.Kind(logStore)
 			if initial == "" {
 				initial = o.Name + "=" + configs.Default().InitialAdvertisePeerURLs.String()
 			}
@@ -162,6 +167,7 @@ directory: what it has acknowledged is in no backup.`,
 	f := c.Flags()
 	f.StringVar(&o.DataDir, "data-dir", "", "data directory of the new member; it must hold none")
 	f.StringVar(&o.WALDir, "wal-dir", "", "its --wal-dir, if it is to have one")
+	f.StringVar(&logStore, "log-store", configs.Default().LogStore, "its --log-store: boltdb or wal")
 	f.StringVar(&o.Name, "name", configs.Default().Name, "name of this member in --initial-cluster")
 	f.StringVar(&initial, "initial-cluster", "", "all members of the new cluster, as name=url[,name=url]... (default this one alone, at "+strings.Join(configs.Default().InitialAdvertisePeerURLs, ",")+")")
 	f.StringVar(&o.Token, "initial-cluster-token", configs.Default().InitialClusterToken, "sets two clusters apart that are made of one file")

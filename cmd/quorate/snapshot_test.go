@@ -69,6 +69,7 @@ func TestSnapshotVerbs(t *testing.T) {
 		{"restore, bad list", []string{"snapshot", "restore", file, "--data-dir", restored, "--initial-cluster", "default"}, 1, nil, []string{"--initial-cluster: "}},
 		{"restore", []string{"snapshot", "restore", file, "--data-dir", restored}, 0, []string{restored + " now holds member ", " (default) of the new cluster ", ", with the 3 keys of index "}, nil},
 		{"restore, twice", []string{"snapshot", "restore", file, "--data-dir", restored}, 1, nil, []string{restored + " is in use"}},
+		{"restore, bad log store", []string{"snapshot", "restore", file, "--data-dir", filepath.Join(dir, "kind"), "--log-store", "x"}, 1, nil, []string{"--log-store must be boltdb or wal"}},
 		{"restore of two", []string{"snapshot", "restore", file, "--data-dir", filepath.Join(dir, "two"), "--name", "a", "--initial-cluster", "a=http://127.0.0.1:1,b=http://127.0.0.1:2"}, 0,
 			[]string{"Do the same for the other 1 with this file (SHA-256 "}, nil},
 	}
