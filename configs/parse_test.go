@@ -239,6 +239,8 @@ func TestParseNotices(t *testing.T) {
 		{"files for plain http", []string{"--cert-file=c", "--key-file=k"}, nil, []string{
 			"W The scheme of client url http://localhost:2379 is http while client key/cert files are presented. Ignored client key/cert files."}},
 		{"CA without demand", []string{"--peer-trusted-ca-file=c"}, nil, []string{"W a trusted CA file is given without --peer-client-cert-auth: peers need no certificate"}},
+		{"backups of a proxy", []string{"--proxy=on", "--backup-dir=b", "--initial-cluster=a=http://h:1"}, nil, []string{
+			"W --backup-dir has no effect on a proxy: members write backups"}},
 		{"unreachable address", []string{"--advertise-client-urls=http://0.0.0.0:2379"}, nil, []string{
 			"W --advertise-client-urls has http://0.0.0.0:2379, which nobody can reach from another machine"}},
 		{"notices come with errors too", []string{"-v", "extra"}, nil, []string{`W flag "-v" is no longer supported - ignoring.`}},

@@ -197,6 +197,9 @@ func (c *Config) Warnings() []Notice {
 		warn("--heartbeat-interval[%sms] is far below a tenth of --election-timeout[%sms]: a leader sends heartbeats at a tenth of the latter",
 			milliseconds(c.HeartbeatInterval), milliseconds(c.ElectionTimeout))
 	}
+	if c.Proxy != ProxyOff && c.BackupDir != "" {
+		warn("--backup-dir has no effect on a proxy: members write backups")
+	}
 	if c.Proxy != ProxyOff && c.ProxyReadTimeout > 0 {
 		warn("--proxy-read-timeout %v ends watches that are idle for longer", c.ProxyReadTimeout.Round(time.Millisecond))
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/quorate/quorate/configs"
 	"github.com/quorate/quorate/internal/durable"
 	"github.com/quorate/quorate/store"
+	"github.com/quorate/quorate/store/disk"
 )
 
 // backupCommand is etcdctl's backup, for the directory of a member that is not running.
@@ -51,6 +52,9 @@ For a member that runs, and for files that can become a cluster of any size, the
 
 func copyMember(stdout, stderr io.Writer, from, to memberDirs) (err error) {
 	state, err := store.BackupOf(filepath.Clean(from.data), from.wal)
+	if errors.Is(err, disk.ErrLocked) {
+		return fmt.Errorf("%w; quorate snapshot save takes the state of a member that runs", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func TestSnapshotVerbs(t *testing.T) {
 		{"save, the file exists", []string{"-C", endpoint, "snapshot", "save", file}, 1, nil, []string{file + ": the file exists already; --force replaces it"}},
 		{"save, forced, as JSON", []string{"-C", endpoint, "-o", "json", "snapshot", "save", "--force", file}, 0, []string{`{"file":"` + file + `","version":1,"cluster":"` + cluster + `"`, `"keys":3`}, nil},
 		{"save, nobody there", []string{"-C", "http://127.0.0.1:1", "snapshot", "save", nope}, 4, nil, []string{"connection refused"}},
-		{"save, no directory", []string{"-C", endpoint, "snapshot", "save", filepath.Join(nope, "x")}, 4, nil, []string{"no such file or directory"}},
+		{"save, no directory", []string{"-C", endpoint, "snapshot", "save", filepath.Join(nope, "x")}, 1, nil, []string{"no such file or directory"}},
 		{"save, no file", []string{"-C", endpoint, "snapshot", "save"}, 1, nil, []string{"one file expected, got 0 arguments"}},
 		{"save, bad output format", []string{"-o", "xml", "snapshot", "save", nope}, 1, nil, []string{"Unsupported output format: xml"}},
 		{"info", []string{"snapshot", "info", file}, 0, []string{"FILE", "INDEX", "RAFT INDEX", "TERM", "KEYS", "BYTES", "CLUSTER", "TIME", "SHA-256\n", file, cluster, id}, nil},

@@ -16,6 +16,7 @@
 //	      TERM-INDEX.snap       term and index in 16 hex digits
 //	      TERM-INDEX.snap.broken   damaged, kept for inspection, never read
 //	      TERM-INDEX.snap.tmp   being written; removed at the next start
+//	  restoring/                a member that is being made of a backup; never read, removed by the next attempt
 //	  proxy/                    a proxy's directory instead (not ours)
 //
 // Whatever was acknowledged is on disk, and what is read is what was written. Every log entry,

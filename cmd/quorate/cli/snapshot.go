@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -76,6 +77,8 @@ force this is for root.`,
 				return usagef("%v; --force replaces it", err)
 			case errors.Is(err, backup.ErrDamaged):
 				return failure(exitServer, fmt.Errorf("the answer broke off, nothing was saved: %w", err))
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+				return failure(exitUsage, err)
 			case err != nil:
 				return failure(exitServer, err)
 			}
