@@ -6,7 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"encoding/xml"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +127,33 @@ func TestLines(t *testing.T) {
 		if len(l.Values["quorate"]) != 1 {
 			t.Errorf("%s was measured %d times, want once", l.Name, len(l.Values["quorate"]))
 		}
+	}
+}
+
+func TestDrawing(t *testing.T) {
+	c := &curve{name: "keys", title: "Cost & <effect>", x: "keys", y: "ms"}
+	for _, x := range []float64{1, 10, 100} {
+		c.at("linear", x, 3*x)
+		c.at("square", x, x*x)
+	}
+	dir := t.TempDir()
+	var table strings.Builder
+	if err := writeCurves(&table, dir, []*curve{c}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1.00", "2.00"} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table lacks %s:\n%s", want, table.String())
+		}
+	}
+	drawn, err := os.ReadFile(filepath.Join(dir, "keys.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := xml.Unmarshal(drawn, new(struct{})); err != nil {
+		t.Errorf("%v:\n%s", err, drawn)
+	}
+	if n := strings.Count(string(drawn), "<circle"); n != 6 {
+		t.Errorf("%d points, want 6", n)
 	}
 }

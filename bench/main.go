@@ -9,6 +9,7 @@
 //	go run ./bench -quick              every line once and small, in about a minute
 //	go run ./bench -list               what lines there are
 //	go run ./bench -json > result.json for machines
+//	go run ./bench -growth -docs docs  draws docs/growth/*.svg, in less than six minutes
 //
 // The load comes from this process over plain TCP connections with requests written by hand, since on
 // a small machine a comfortable HTTP client would be most of what is measured.
@@ -22,6 +23,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -47,6 +49,9 @@ type config struct {
 	json     bool
 	markdown bool
 	list     bool
+	growth   string // where the curves go; empty for the lines
+
+	members int // at most, in the curves
 
 	// The sizes of single lines.
 	keys, listed, expiring, watchers int
@@ -60,6 +65,7 @@ type config struct {
 func (c *config) hurry() {
 	c.rounds, c.duration = 1, 200*time.Millisecond
 	c.keys, c.listed, c.expiring, c.watchers = 1000, 1000, 1000, 100
+	c.members = 3
 	c.idle, c.settle = 500*time.Millisecond, time.Second
 }
 
@@ -77,6 +83,9 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	flags.IntVar(&c.watchers, "watchers", 10_000, "how many watchers there are")
 	flags.DurationVar(&c.idle, "idle", time.Minute, "how long an idle cluster is looked at")
 	flags.DurationVar(&c.settle, "settle", 10*time.Second, "how long a server is left alone before it is looked at")
+	growth := flags.Bool("growth", false, "measure how cost grows with keys, sizes, watchers and members, and draw it")
+	docs := flags.String("docs", "docs", "with -growth: the `directory` that gets growth/*.svg")
+	flags.IntVar(&c.members, "members", 9, "with -growth: the largest cluster")
 	quick := flags.Bool("quick", false, "run everything once and small, to see that it runs; wins over the flags for sizes")
 	flags.BoolVar(&c.json, "json", false, "print JSON instead of a table")
 	flags.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
@@ -90,7 +99,10 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	if *quick {
 		c.hurry()
 	}
-	if min(c.rounds, c.keys, c.listed, c.expiring, c.watchers) < 1 || min(c.duration, c.idle, c.settle) <= 0 {
+	if *growth {
+		c.growth = filepath.Join(*docs, "growth")
+	}
+	if min(c.rounds, c.keys, c.listed, c.expiring, c.watchers, c.members) < 1 || min(c.duration, c.idle, c.settle) <= 0 {
 		return c, errors.New("numbers and durations must be positive")
 	}
 	var err error
@@ -119,6 +131,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
+	if c.growth != "" {
+		return draw(c, stdout, stderr)
+	}
 	report := newReport(c)
 	err = withTB(stderr, func(tb *progress) {
 		defer cluster.Clean()
@@ -136,6 +151,22 @@ func run(args []string, stdout, stderr io.Writer) error {
 		_, err = io.WriteString(stdout, report.table())
 	}
 	return err
+}
+
+// draw measures and draws the curves.
+func draw(c config, stdout, stderr io.Writer) error {
+	if err := os.MkdirAll(c.growth, 0o755); err != nil {
+		return err
+	}
+	var curves []*curve
+	err := withTB(stderr, func(tb *progress) {
+		defer cluster.Clean()
+		curves = grow(tb, c)
+	})
+	if err != nil {
+		return err
+	}
+	return writeCurves(stdout, c.growth, curves)
 }
 
 // measure runs all chosen lines, grouped by the clusters they need.
