@@ -18,9 +18,9 @@ func (g *globals) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show all members in one table",
-		Long: `Show all members in one table: who leads, in which term, how far each one is and how far behind
-the first, its version, and whether it is healthy. The exit code is 0 if all members are
-healthy, and 5 if not.`,
+		Long: `Show all members in one table: who leads, who has no vote yet (learner), in which term, how far
+each one is and how far behind the first, its version, and whether it is healthy. The exit
+code is 0 if all members are healthy, and 5 if not.`,
 		Example: `  quorate status
   quorate -o json status`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,7 +54,7 @@ type memberStatus struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	Endpoint string `json:"endpoint"`
-	// State is leader, follower, unstarted or unreachable.
+	// State is leader, follower, learner (which has no vote yet), unstarted or unreachable.
 	State   string `json:"state"`
 	Healthy bool   `json:"healthy"`
 	Version string `json:"version"`
@@ -74,6 +74,13 @@ func (s *session) gather(ctx context.Context, members []api.Member) []memberStat
 		wait.Go(func() { rows[i] = s.statusOf(ctx, m) })
 	}
 	wait.Wait()
+	if cluster, err := s.client.Status(ctx); err == nil { // etcd has nothing like it
+		for i, r := range rows {
+			if r.State == "follower" && !slices.Contains(cluster.Voters, r.ID) {
+				rows[i].State = "learner"
+			}
+		}
+	}
 	var first uint64
 	for _, r := range rows {
 		first = max(first, r.RaftIndex)

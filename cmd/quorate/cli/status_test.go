@@ -51,6 +51,27 @@ $`)
 	}
 }
 
+func TestStatusOfLearner(t *testing.T) {
+	var s *httptest.Server
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v2/members":
+			fmt.Fprintf(w, `{"members":[{"id":"1","name":"a","clientURLs":[%q]},{"id":"2","name":"b","clientURLs":[%q]}]}`, s.URL, s.URL)
+		case "/v2/stats/self":
+			io.WriteString(w, `{"state":"StateFollower"}`)
+		case "/quorate/v1/status":
+			io.WriteString(w, `{"voters":["1"]}`)
+		default:
+			io.WriteString(w, `{"health":"true"}`)
+		}
+	}))
+	defer s.Close()
+	got := quorate(t, "", "-C", s.URL, "--no-sync", "status")
+	if want := regexp.MustCompile(`(?m)^1 .* follower .*\n2 .* learner `); got.code != 0 || !want.MatchString(got.out) {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	sick := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
