@@ -13,7 +13,7 @@ import (
 // What everybody may use while users and roles are in force (spec auth 3), by the first letters, with the
 // method or for all of them. What is below /v2/auth decides for itself.
 var open = []string{
-	"GET /v2/members", "/v2/machines", "GET /v2/stats/", "/v2/auth/", "GET /quorate/v1/status",
+	"GET /v2/members", "/v2/machines", "GET /v2/stats/", "/v2/auth/", "GET /quorate/v1/status", "GET /quorate/v1/openapi.yaml",
 	"/version", "/health", "/livez", "/readyz", "/metrics", "/debug/vars",
 }
 
