@@ -111,6 +111,17 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 	return nil, fmt.Errorf("call of kind %d is not known to this version of quorate", kind)
 }
 
+// clockReading reads an answer to kindClock: the leader's run, how long it has run, and the time of the
+// cluster. A leader that does not know that time yet has not begun its term: it is asked again, for a
+// member that did not learn the time would take its own clock for it when it leads next.
+func clockReading(answer []byte) (boot uint64, running time.Duration, now int64, ok bool) {
+	if len(answer) != 24 {
+		return 0, 0, 0, false
+	}
+	now = int64(binary.LittleEndian.Uint64(answer[16:]))
+	return binary.LittleEndian.Uint64(answer), time.Duration(binary.LittleEndian.Uint64(answer[8:])), now, now != 0
+}
+
 // followClock learns the clock of a leader that was just found, so that commands can be sent to it,
 // and keeps in touch with it until the route changes.
 func (s *Store) followClock(ctx context.Context, r route) {
@@ -119,10 +130,9 @@ func (s *Store) followClock(ctx context.Context, r route) {
 		callCtx, done := context.WithTimeout(ctx, s.electionTimeout())
 		answer, err := s.peers.Call(callCtx, r.leader, kindClock, nil)
 		done()
-		if err == nil && len(answer) == 24 {
-			s.clock.hear(int64(binary.LittleEndian.Uint64(answer[16:])))
-			boot := binary.LittleEndian.Uint64(answer)
-			theirs := time.Duration(binary.LittleEndian.Uint64(answer[8:]))
+		boot, theirs, now, ok := clockReading(answer)
+		if err == nil && ok {
+			s.clock.hear(now)
 			// The answer took a while, so their clock shows this or more by now: deadlines
 			// err to the early side.
 			s.pipeline.openRoute(r.generation, boot, theirs-time.Since(s.started))
