@@ -19,6 +19,10 @@ compat: ## real v2 client libraries against a real server (a module of its own)
 e2e: ## the long rounds of the end-to-end tests
 	go test -tags e2e -timeout 60m ./test/e2e
 
+SOAK ?= 10m
+soak: ## a mixed load for ten minutes, or SOAK=1h, and what it leaves behind
+	go test -tags soak -timeout 0 -run '^TestSoak$$' -v ./test/e2e -duration $(SOAK)
+
 partition: ## network partitions (Linux, root)
 	go test -tags partition -timeout 30m ./test/partition
 

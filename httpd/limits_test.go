@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quorate/quorate/httpd"
 	"github.com/quorate/quorate/httpd/httpdtest"
@@ -221,4 +222,26 @@ func (r *run) sendJSON(method, target, body string) (*http.Response, string) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	return r.send(req)
+}
+
+// A stream whose client has stopped reading is cut off, like any other answer that is not taken, and holds
+// no memory of the member for longer.
+func TestDeadStream(t *testing.T) {
+	t.Parallel()
+	r := start(t, httpd.Options{WriteTimeout: 300 * time.Millisecond})
+	conn, br := r.dial()
+	conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	io.WriteString(conn, "GET /v2/keys/s?wait=true&stream=true HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	// More than all socket buffers hold.
+	for range 40 {
+		r.set("/s", strings.Repeat("x", 1<<20))
+	}
+	watch, watchReader := r.dial()
+	await(t, "the stream is cut off", func() bool {
+		return strings.Contains(r.metric(t, watch, watchReader, "quorate_client_watchers"), "quorate_client_watchers 0")
+	})
+	r.alive()
 }

@@ -5,5 +5,7 @@
 //
 //	go test -tags e2e -timeout 60m ./test/e2e
 //
+// A soak of ten minutes is behind a tag of its own (make soak); with e2e it lasts for seconds.
+//
 // Most of it also holds for etcd 3.4, which keeps the tests honest: go test ./test/e2e -kind etcd.
 package e2e
