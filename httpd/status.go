@@ -2,10 +2,10 @@ package httpd
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -129,7 +129,7 @@ func (s *Server) memberStatus(w http.ResponseWriter, r *http.Request, m *member)
 	case checksum:
 		var sum uint64
 		sum, status.Index = m.Tree().Checksum()
-		status.Checksum = strconv.FormatUint(sum, 16)
+		status.Checksum = fmt.Sprintf("%016x", sum)
 	}
 	return writeJSON(w, http.StatusOK, status, true)
 }

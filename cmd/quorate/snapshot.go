@@ -85,7 +85,7 @@ type verifiedBackup struct {
 }
 
 // checksumText is written as the status of a member has it.
-func checksumText(state *store.BackupContents) string { return fmt.Sprintf("%x", state.Checksum) }
+func checksumText(state *store.BackupContents) string { return fmt.Sprintf("%016x", state.Checksum) }
 
 func writeVerifiedBackup(w io.Writer, path string, b *backup.Content, state *store.BackupContents) error {
 	auth := "not in force"

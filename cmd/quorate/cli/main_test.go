@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,10 @@ func quorate(t *testing.T, stdin string, args ...string) result {
 	defer cancel()
 	var out, errs bytes.Buffer
 	root := newRoot()
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasSuffix(arg, "timeout") }) {
+		// A busy machine may need longer than people want to wait.
+		args = append([]string{"--timeout", "30s", "--total-timeout", "60s"}, args...)
+	}
 	root.SetArgs(args)
 	root.SetIn(strings.NewReader(stdin))
 	root.SetOut(&out)
