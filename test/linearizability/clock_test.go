@@ -5,6 +5,7 @@ package linearizability
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -13,21 +14,24 @@ import (
 )
 
 // clockFile is where the server of a member finds by how much its clock is wrong.
-func clockFile(m *cluster.Member) string { return m.DataDir + ".clock" }
+func (r *run) clockFile(m *cluster.Member) string {
+	return filepath.Join(r.c.Dir(), m.Name+".clock")
+}
 
 // setClock sets the clock of a member wrong, or right again with 0.
 func (r *run) setClock(m *cluster.Member, by time.Duration) {
-	if err := os.WriteFile(clockFile(m)+".new", []byte(by.String()), 0o600); err != nil {
+	file := r.clockFile(m)
+	if err := os.WriteFile(file+".new", []byte(by.String()), 0o600); err != nil {
 		r.Fatalf("set the clock of %s: %v", m.Name, err)
 	}
-	if err := os.Rename(clockFile(m)+".new", clockFile(m)); err != nil {
+	if err := os.Rename(file+".new", file); err != nil {
 		r.Fatalf("set the clock of %s: %v", m.Name, err)
 	}
 }
 
 // withClock lets a member have a clock of its own.
-func withClock(m *cluster.Member) {
-	m.Wrap = []string{"env", wallclock.File + "=" + clockFile(m)}
+func (r *run) withClock(m *cluster.Member) {
+	m.Wrap = []string{"env", wallclock.File + "=" + r.clockFile(m)}
 }
 
 // wrongClocks sets the clocks of members wrong, one time after the other, while the leader is made to

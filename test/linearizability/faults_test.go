@@ -301,9 +301,11 @@ func (r *run) strace(ctx context.Context, n *node, inject string, before func())
 	call, _, _ := strings.Cut(inject, ":")
 	args := []string{"-qq", "-f", "-o", "/dev/null", "-e", "trace=" + call, "-e", "inject=" + inject, "-p", fmt.Sprint(n.m.Pid())}
 	// Files that are made later are left alone: the newest journal has another one prepared.
-	files, _ := filepath.Glob(filepath.Join(n.m.DataDir, "member", "wal", "*"))
-	for _, f := range files {
-		args = append(args, "-P", f)
+	for _, pattern := range []string{"wal/*", "wal/segments/*"} {
+		files, _ := filepath.Glob(filepath.Join(n.m.DataDir, "member", pattern))
+		for _, f := range files {
+			args = append(args, "-P", f)
+		}
 	}
 	cmd := exec.Command("strace", args...)
 	if err := cmd.Start(); err != nil {

@@ -100,7 +100,7 @@ func (t *troubleMaker) join(ctx context.Context, slot int, others []*node) {
 	t.mu.Unlock()
 	m := t.c.Join(name)
 	t.behindProxy(slot, m)
-	withClock(m)
+	t.withClock(m)
 	id := ""
 	added := eachUntil(ctx, 20*time.Second, others, func(ctx context.Context, via *node) bool {
 		resp, err := via.m.ChangeMembers(ctx, http.MethodPost, "", m.PeerURL)

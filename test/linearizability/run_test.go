@@ -289,7 +289,7 @@ func (r *run) setUp(rng *rand.Rand) {
 		r.nodes = append(r.nodes, n)
 		r.putOnDisk(n)
 		r.behindProxy(i, m)
-		withClock(m)
+		r.withClock(m)
 	}
 	for i, m := range r.c.Members {
 		m.Boot = []string{"--initial-cluster", r.c.InitialCluster(), "--initial-cluster-state", "new", "--initial-cluster-token", options.Token}
