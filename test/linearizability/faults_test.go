@@ -292,6 +292,33 @@ func (r *run) troubledBootstrap(rng *rand.Rand) {
 	}
 }
 
+// straceWorks says why strace cannot hold other processes here, if so.
+var straceWorks = sync.OnceValue(func() error {
+	target := exec.Command("sleep", "60")
+	if err := target.Start(); err != nil {
+		return err
+	}
+	defer target.Wait()
+	defer target.Process.Kill()
+	var said strings.Builder
+	cmd := exec.Command("strace", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(target.Process.Pid))
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	// When it may not it ends at once.
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("%w: %s", err, said.String())
+	case <-time.After(2 * time.Second):
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		return nil
+	}
+})
+
 // strace changes what system calls of a process on its log do, as long as ctx lasts. before is called before
 // it lets go of the process; it may be nil.
 func (r *run) strace(ctx context.Context, n *node, inject string, before func()) {

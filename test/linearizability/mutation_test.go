@@ -30,6 +30,8 @@ type mutation struct {
 	file, from, to string
 	// plan is a run that brings it to light, in which nothing but the named faults is injected.
 	plan plan
+	// strace says that the faults of the plan need it.
+	strace bool
 	// test is a test that fails with it, by package and name: for what no run of bearable length shows.
 	test string
 }
@@ -67,7 +69,7 @@ var mutations = []mutation{
 		plan: directed(20*time.Second, "pause the leader with readers waiting")},
 	{name: "read-before-term", file: "store/read.go",
 		from: "s.readyTerm.Load() != term", to: "term == 0",
-		plan: directed(12*time.Second, "reads before a term has begun")},
+		plan: directed(12*time.Second, "reads before a term has begun"), strace: true},
 	{name: "apply-twice", file: "fsm/requests.go",
 		from: "if _, ok := o.applied[id.Sequence]; ok {", to: "if _, ok := o.applied[id.Sequence]; ok && false {",
 		plan: directed(12*time.Second, "requests sent again")},
@@ -76,7 +78,7 @@ var mutations = []mutation{
 		plan: directed(6*time.Second, "kill -9 a follower")},
 	{name: "acknowledge-before-disk", file: "store/parallel.go",
 		from: "if durable >= index {", to: "if durable >= index || true {",
-		plan: directed(10*time.Second, "leader killed while its disk hangs")},
+		plan: directed(10*time.Second, "leader killed while its disk hangs"), strace: true},
 	{name: "skip-fsync", file: "store/disk/journalfile.go",
 		from: "for !f.noSync {", to: "for false {",
 		plan: withoutPower("boltdb")},
@@ -154,6 +156,13 @@ func (m mutation) chosen() bool {
 	return slices.Contains(strings.Split(*mutationsFlag, ","), m.name)
 }
 
+// TestMutationsFollowTheSource takes no time, and says which mutation a change of the server has left behind.
+func TestMutationsFollowTheSource(t *testing.T) {
+	for _, m := range mutations {
+		m.rewrite(t, m.path(t), filepath.Join(t.TempDir(), "changed.go"))
+	}
+}
+
 // TestMutations shows that servers which are broken on purpose are found out.
 func TestMutations(t *testing.T) {
 	if *mutationsFlag == "" {
@@ -167,6 +176,10 @@ func TestMutations(t *testing.T) {
 		}
 		if err := lossyDisks(); m.plan.lossy && err != nil {
 			t.Logf("%s: left out, as there are no disks whose power can fail: %v", m.name, err)
+			continue
+		}
+		if err := straceWorks(); m.strace && err != nil {
+			t.Logf("%s: left out, as strace cannot hold processes here: %v", m.name, err)
 			continue
 		}
 		places <- struct{}{}
@@ -253,7 +266,7 @@ func (m mutation) change(t *testing.T) []string {
 	own := moduleDir(t, "github.com/quorate/quorate")
 	module, file, other := strings.Cut(m.file, ":")
 	if !other {
-		path := filepath.Join(own, m.file)
+		path := m.path(t)
 		m.rewrite(t, path, filepath.Join(dir, "changed.go"))
 		replaced, err := json.Marshal(map[string]map[string]string{"Replace": {path: filepath.Join(dir, "changed.go")}})
 		if err != nil {
@@ -270,6 +283,14 @@ func (m mutation) change(t *testing.T) []string {
 	writeFile(t, filepath.Join(dir, "go.mod"), readFile(filepath.Join(own, "go.mod"))+"\nreplace "+module+" => "+filepath.Join(dir, "module")+"\n")
 	writeFile(t, filepath.Join(dir, "go.sum"), readFile(filepath.Join(own, "go.sum")))
 	return []string{"-modfile", filepath.Join(dir, "go.mod")}
+}
+
+// path is where the file is.
+func (m mutation) path(t *testing.T) string {
+	if module, file, other := strings.Cut(m.file, ":"); other {
+		return filepath.Join(moduleDir(t, module), file)
+	}
+	return filepath.Join(moduleDir(t, "github.com/quorate/quorate"), m.file)
 }
 
 // rewrite makes the change.
