@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	armon "github.com/armon/go-metrics"
-	armonprom "github.com/armon/go-metrics/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -214,18 +212,4 @@ func (c memberCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descVersion, 1, version.Server)
 	gauge(descCluster, 1, version.Cluster)
 	gauge(descID, 1, id)
-}
-
-// InstallRaftMetrics makes reg collect what the raft library measures, as quorate_raft_…. The library
-// writes to one place for the whole process, so of several calls the last one gets the values.
-func InstallRaftMetrics(reg prometheus.Registerer) error {
-	sink, err := armonprom.NewPrometheusSinkFrom(armonprom.PrometheusOpts{Registerer: reg})
-	if err != nil {
-		return err
-	}
-	config := armon.DefaultConfig("quorate")
-	config.EnableHostname = false
-	config.EnableRuntimeMetrics = false
-	_, err = armon.NewGlobal(config, sink)
-	return err
 }
