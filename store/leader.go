@@ -182,7 +182,7 @@ func (s *Store) command(c *fsm.Command) error {
 	if err != nil {
 		return err
 	}
-	return s.apply(entry, func() bool { return true })
+	return s.apply(entry)
 }
 
 // reconcile brings raft's configuration in step with the membership that the state machine holds,

@@ -273,6 +273,7 @@ func (p *pipeline) take(now time.Time) (chunks []chunk, size int, r route, more 
 		if size > 0 && size+len(c.command) > maxEntry {
 			break
 		}
+		p.bytes -= len(c.command)
 		if c.request != nil {
 			if c.request.over {
 				continue
@@ -332,13 +333,14 @@ func (p *pipeline) run() {
 }
 
 // Writers that have just been answered come back with their next write within a moment. An entry
-// that left at once would carry the few that were waiting, and all others would wait for it: every
-// second entry would be nearly empty. So after an entry of many commands the next one waits for
-// most of them to return, but no longer than a part of what the entry itself took.
+// that left at once would carry the few that were waiting, and all others would wait for it: two
+// groups of writers would take turns, each with half of an entry. So after an entry of many commands
+// the next one waits until most of its writers are back and have joined those that wait already, but
+// no longer than a part of what the entry itself took.
 const (
-	gatherFrom  = 8                // commands in the entry before; with fewer there is no wait
-	gatherShare = 4                // the longest wait is this part of the time of the entry before
-	gatherMax   = time.Millisecond // and never longer than this
+	gatherFrom  = 8                    // commands in the entry before; with fewer there is no wait
+	gatherShare = 2                    // the longest wait is this part of the time of the entry before
+	gatherMax   = 2 * time.Millisecond // and never longer than this
 )
 
 // gather waits for writers to return after an entry of n commands that took so long.
@@ -346,13 +348,16 @@ func (p *pipeline) gather(n int, took time.Duration) {
 	if n < gatherFrom {
 		return
 	}
+	p.mu.Lock()
+	enough := (n + len(p.queue)) * 7 / 8
+	p.mu.Unlock()
 	timeout := time.NewTimer(min(took/gatherShare, gatherMax))
 	defer timeout.Stop()
 	for {
 		p.mu.Lock()
-		enough := len(p.queue) >= n*3/4
+		full := len(p.queue) >= enough || p.bytes >= maxEntry
 		p.mu.Unlock()
-		if enough {
+		if full {
 			return
 		}
 		select {
@@ -380,7 +385,7 @@ func (p *pipeline) send(chunks []chunk, size int, r route) error {
 		for _, c := range chunks {
 			entry = append(entry, c.command...)
 		}
-		return p.store.apply(entry, func() bool { return p.empty() })
+		return p.store.apply(entry)
 	}
 	frame := make([]byte, 0, 8+size+10*len(chunks))
 	frame = binary.LittleEndian.AppendUint64(frame, r.boot)
@@ -398,12 +403,6 @@ func (p *pipeline) pending() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.open)
-}
-
-func (p *pipeline) empty() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.queue) == 0
 }
 
 var errBadFrame = errors.New("malformed frame of commands")

@@ -101,8 +101,9 @@ func (s *Store) startRaft() error {
 			s.onAppend(to, request, response)
 			parallel.hold(ctx, request, response)
 		},
-		Stats:  s.stats,
-		Logger: config.Logger,
+		SendNudge: s.sendNudge,
+		Stats:     s.stats,
+		Logger:    config.Logger,
 	})
 	if err := s.bootstrap(config, parallel, stable, snapshots, transport); err != nil {
 		parallel.close()
@@ -295,9 +296,8 @@ func overruled(logs raft.LogStore, request *raft.InstallSnapshotRequest) (last u
 	return last, nil
 }
 
-// apply writes one entry to the log and returns once it is applied here. idle tells whether
-// another entry is about to follow.
-func (s *Store) apply(entry []byte, idle func() bool) error {
+// apply writes one entry to the log and returns once it is applied here.
+func (s *Store) apply(entry []byte) error {
 	r := s.raft.Load()
 	term := r.CurrentTerm()
 	future := r.Apply(entry, 0)
@@ -310,10 +310,9 @@ func (s *Store) apply(entry []byte, idle func() bool) error {
 		return response.(error)
 	}
 	// Followers learn of a commit with the next entry, or else up to CommitTimeout late, and so
-	// would their clients.
-	if idle() {
-		s.nudge(r, future.Index(), term)
-	}
+	// would their clients. Also when the next entry is about to follow: it waits for the clients of
+	// followers, too (pipeline.gather).
+	s.nudge(r, future.Index(), term)
 	return nil
 }
 
@@ -340,6 +339,14 @@ func (s *Store) nudge(r *runningRaft, index, term uint64) {
 			r.transport.Nudge(server.ID, index, term, term)
 		}
 	}
+}
+
+func (s *Store) sendNudge(to raft.ServerID, nudge []byte) error {
+	id, err := parseServerID(to)
+	if err != nil {
+		return err
+	}
+	return s.peers.Send(id, kindNudge, nudge)
 }
 
 // leadsOthers says whether this member leads a cluster of two voters or more.

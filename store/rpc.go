@@ -28,6 +28,8 @@ const (
 	kindStatus peer.Kind = 6
 	// kindMoved asks a member to have the sender's new peer URLs recorded: a fsm.Change in JSON.
 	kindMoved peer.Kind = 8
+	// kindNudge tells what is committed; there is no answer. See peer.Transport.
+	kindNudge peer.Kind = 11
 )
 
 // peerStatus is what a member tells another: the leader, which promotes it when it has caught up, and
@@ -49,7 +51,8 @@ var errStarting = errors.New("this member is starting")
 
 // Call implements peer.Handler.
 func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload []byte) ([]byte, error) {
-	if s.raft.Load() == nil {
+	r := s.raft.Load()
+	if r == nil {
 		return nil, errStarting // we may have dialed already, and who is dialed can call
 	}
 	switch kind {
@@ -84,6 +87,8 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 			return nil, err
 		}
 		return binary.LittleEndian.AppendUint64(nil, index), nil
+	case kindNudge:
+		return nil, r.transport.Nudged(from, payload)
 	case kindMoved:
 		return nil, s.moved(ctx, from, payload)
 	case kindStale:
@@ -104,7 +109,7 @@ func (s *Store) Call(ctx context.Context, from uint64, kind peer.Kind, payload [
 		return []byte{0}, nil
 	case kindStatus:
 		return json.Marshal(peerStatus{
-			Applied: s.fsm.Applied(), LastIndex: s.raft.Load().LastIndex(), Leaving: s.leaving.Load(),
+			Applied: s.fsm.Applied(), LastIndex: r.LastIndex(), Leaving: s.leaving.Load(),
 			Short: s.space.own.Load(), Refused: s.space.refused.Load(),
 		})
 	}

@@ -12,7 +12,7 @@ import (
 
 // Others can call as soon as this member has dialed one of them, which is before raft runs.
 func TestCallBeforeRaftRuns(t *testing.T) {
-	for kind := range kindStale + 2 {
+	for kind := range kindNudge + 1 {
 		if _, err := new(Store).Call(context.Background(), 1, peer.Kind(kind), nil); !errors.Is(err, errStarting) {
 			t.Errorf("call of kind %d: %v, want %v", kind, err, errStarting)
 		}

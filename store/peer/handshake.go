@@ -41,8 +41,9 @@ const (
 	headerEpoch   = "Quorate-Epoch"
 	headerKind    = "Quorate-Kind"
 
-	kindRaft = "raft"
-	kindRPC  = "rpc"
+	kindRaft   = "raft"
+	kindAppend = "append"
+	kindRPC    = "rpc"
 
 	// handshakeTimeout bounds the whole handshake, on both sides.
 	handshakeTimeout = 5 * time.Second
@@ -115,8 +116,8 @@ func parseHello(r *http.Request) (hello, *refusal) {
 		*f.to = v
 	}
 	h.kind = r.Header.Get(headerKind)
-	if h.kind != kindRaft && h.kind != kindRPC {
-		return h, refuse(http.StatusBadRequest, "header %s is neither raft nor rpc", headerKind)
+	if h.kind != kindRaft && h.kind != kindAppend && h.kind != kindRPC {
+		return h, refuse(http.StatusBadRequest, "header %s is neither raft nor append nor rpc", headerKind)
 	}
 	return h, nil
 }
@@ -163,8 +164,8 @@ func (p *Peers) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 			p.logRefused(h, no, r.RemoteAddr)
 		}
 	}
-	var l *layer
-	if no == nil && h.kind == kindRaft {
+	var l *Layer
+	if no == nil && h.kind != kindRPC {
 		p.mu.RLock()
 		l = p.layer
 		p.mu.RUnlock()
@@ -199,7 +200,7 @@ func (p *Peers) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if l != nil {
-		l.deliver(c)
+		l.deliver(c, h.kind)
 		return
 	}
 	p.accepted(c)

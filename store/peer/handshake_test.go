@@ -75,7 +75,7 @@ func TestHandshake(t *testing.T) {
 		{"no connection header", "Connection: Upgrade\r\n", "", 426, "this is quorate-peer/1", ""},
 		{"HTTP/1.0", "HTTP/1.1", "HTTP/1.0", 426, "this is quorate-peer/1", ""},
 		{"other method", "GET", "POST", 405, "Method Not Allowed", ""},
-		{"kind", "Kind: rpc", "Kind: xyz", 400, "header Quorate-Kind is neither raft nor rpc", ""},
+		{"kind", "Kind: rpc", "Kind: xyz", 400, "header Quorate-Kind is neither raft nor append nor rpc", ""},
 		{"raft without raft", "Kind: rpc", "Kind: raft", 503, "not ready", ""},
 		{"no sender", "Quorate-From: a\r\n", "", 400, "header Quorate-From is not a number in hex", ""},
 		{"sender too long", "From: a", "From: 12345678901234567", 400, "header Quorate-From is not a number in hex", ""},
@@ -249,7 +249,7 @@ func FuzzHandshake(f *testing.F) {
 			}
 			return
 		}
-		if h.kind != kindRaft && h.kind != kindRPC {
+		if h.kind != kindRaft && h.kind != kindAppend && h.kind != kindRPC {
 			t.Fatalf("kind = %q", h.kind)
 		}
 		for name, v := range map[string]uint64{headerCluster: h.cluster, headerFrom: h.from, headerTo: h.to, headerEpoch: h.epoch} {

@@ -12,10 +12,12 @@ import (
 	"github.com/quorate/quorate/api"
 )
 
-// layer carries raft's connections: a listener, on which the handshake puts them, and a dialer.
-type layer struct {
+// Layer carries raft's connections: a listener, on which the handshake puts them, and a dialer. It is a
+// raft.StreamLayer.
+type Layer struct {
 	peers  *Peers
-	queue  chan *conn
+	queue  chan *conn      // of kind raft, not accepted yet
+	append chan *conn      // of kind append
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
@@ -24,8 +26,8 @@ type layer struct {
 	conns  map[*conn]struct{}
 }
 
-func newLayer(p *Peers) *layer {
-	l := &layer{peers: p, queue: make(chan *conn), conns: make(map[*conn]struct{})}
+func newLayer(p *Peers) *Layer {
+	l := &Layer{peers: p, queue: make(chan *conn), append: make(chan *conn), conns: make(map[*conn]struct{})}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
 	return l
 }
@@ -33,7 +35,7 @@ func newLayer(p *Peers) *layer {
 // layerConn is a connection that its layer forgets when it is closed.
 type layerConn struct {
 	*conn
-	layer *layer
+	layer *Layer
 }
 
 func (c *layerConn) Close() error {
@@ -44,7 +46,7 @@ func (c *layerConn) Close() error {
 }
 
 // adopt makes c a connection of this layer, or closes it when the layer is closed.
-func (l *layer) adopt(c *conn) (net.Conn, error) {
+func (l *Layer) adopt(c *conn) (net.Conn, error) {
 	l.mu.Lock()
 	if !l.closed {
 		l.conns[c] = struct{}{}
@@ -56,18 +58,22 @@ func (l *layer) adopt(c *conn) (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-func (l *layer) isClosed() bool {
+func (l *Layer) isClosed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.closed
 }
 
-// deliver waits until raft accepts the connection.
-func (l *layer) deliver(c *conn) {
+// deliver waits until raft, or its transport, accepts the connection.
+func (l *Layer) deliver(c *conn, kind string) {
+	queue := l.queue
+	if kind == kindAppend {
+		queue = l.append
+	}
 	timer := time.NewTimer(handshakeTimeout)
 	defer timer.Stop()
 	select {
-	case l.queue <- c:
+	case queue <- c:
 	case <-l.ctx.Done():
 		c.Close()
 	case <-timer.C:
@@ -75,7 +81,7 @@ func (l *layer) deliver(c *conn) {
 	}
 }
 
-func (l *layer) Accept() (net.Conn, error) {
+func (l *Layer) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.queue:
 		c.feeds.Store(true)
@@ -85,8 +91,19 @@ func (l *layer) Accept() (net.Conn, error) {
 	}
 }
 
+// acceptAppend is Accept for connections of kind append. It also returns who has dialed.
+func (l *Layer) acceptAppend() (net.Conn, uint64, error) {
+	select {
+	case c := <-l.append:
+		adopted, err := l.adopt(c)
+		return adopted, c.peer, err
+	case <-l.ctx.Done():
+		return nil, 0, net.ErrClosed
+	}
+}
+
 // Close closes the connections of this layer. The listeners of the member stay open.
-func (l *layer) Close() error {
+func (l *Layer) Close() error {
 	l.cancel()
 	l.mu.Lock()
 	l.closed = true
@@ -99,10 +116,14 @@ func (l *layer) Close() error {
 	return nil
 }
 
-func (l *layer) Addr() net.Addr { return address(l.peers.cfg.Self) }
+func (l *Layer) Addr() net.Addr { return address(l.peers.cfg.Self) }
 
 // Dial opens a connection to the member whose ID in hex is the address.
-func (l *layer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+func (l *Layer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return l.dial(to, timeout, kindRaft)
+}
+
+func (l *Layer) dial(to raft.ServerAddress, timeout time.Duration, kind string) (net.Conn, error) {
 	id, err := api.ParseID(string(to))
 	if err != nil {
 		return nil, fmt.Errorf("address %q is not a member ID: %w", to, err)
@@ -113,7 +134,7 @@ func (l *layer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, er
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	c, err := l.peers.dial(ctx, id, kindRaft)
+	c, err := l.peers.dial(ctx, id, kind)
 	if err != nil {
 		return nil, err
 	}

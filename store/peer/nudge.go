@@ -1,15 +1,14 @@
 package peer
 
 import (
+	"encoding/binary"
+	"fmt"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/raft"
-)
 
-// After a nudge that has failed there is none for this time: raft itself is about to find out that
-// the member is not there.
-const nudgePause = 250 * time.Millisecond
+	"github.com/quorate/quorate/api"
+)
 
 // nudger tells one follower what is committed.
 type nudger struct {
@@ -17,20 +16,30 @@ type nudger struct {
 	term    uint64     // of this member as leader, when it sent what was acknowledged
 	acked   uint64     // the follower holds the leader's log of that term up to here
 	waiting nudge      // not sent yet; index 0 for none
-	running bool       // a goroutine is sending
-	pause   time.Time  // no nudge before
 }
 
+// nudge says that the entry at index, of the given term, is committed. As a message of the leader of
+// leaderTerm it is an AppendEntries without entries, which vouches for the log up to index and for
+// nothing behind it.
 type nudge struct{ index, term, leaderTerm uint64 }
+
+const nudgeSize = 3 * 8
+
+func (n nudge) encode() []byte {
+	b := make([]byte, 0, nudgeSize)
+	b = binary.LittleEndian.AppendUint64(b, n.index)
+	b = binary.LittleEndian.AppendUint64(b, n.term)
+	return binary.LittleEndian.AppendUint64(b, n.leaderTerm)
+}
 
 // Nudge tells a follower that the entry at index, of the given term, is committed. Only the leader
 // of leaderTerm may call it, and only after the entry was committed.
 //
 // Otherwise a follower learns that with the next entry or, when there is none, up to CommitTimeout
-// later. The message is an AppendEntries without entries that vouches for the log up to index and
-// for nothing behind it; the answer is not looked at. It travels on a connection of its own, so that
-// it never waits behind a large entry. A follower that has not acknowledged the entry yet is told
-// when it has. Of several nudges to one follower the last one counts. Nudge never blocks.
+// later. It travels on the rpc connection, so that it never waits behind a large entry, and there is
+// no answer: one that is lost costs no more than that time. A follower that has not acknowledged the
+// entry yet is told when it has. Of several nudges to one follower the last one counts. Nudge never
+// blocks.
 func (t *Transport) Nudge(to raft.ServerID, index, term, leaderTerm uint64) {
 	n := t.nudger(to)
 	n.mu.Lock()
@@ -68,48 +77,71 @@ func (t *Transport) nudger(to raft.ServerID) *nudger {
 	return n
 }
 
-// sendNudge starts sending the waiting nudge if its time has come. n is locked.
+// sendNudge sends the waiting nudge if its time has come. n is locked.
 func (t *Transport) sendNudge(to raft.ServerID, n *nudger) {
-	if n.running || !n.due() {
+	w := n.waiting
+	if w.index == 0 || w.leaderTerm != n.term || w.index > n.acked || t.cfg.SendNudge == nil {
 		return
 	}
-	n.running = t.start(func() { t.runNudges(to, n) })
+	n.waiting = nudge{}
+	if err := t.cfg.SendNudge(to, w.encode()); err != nil {
+		t.cfg.Logger.Debug("member not told what is committed", "member", to, "error", err)
+	}
 }
 
-// due says whether the waiting nudge can be sent. n is locked.
-func (n *nudger) due() bool {
-	return n.waiting.index > 0 && n.waiting.leaderTerm == n.term && n.waiting.index <= n.acked &&
-		(n.pause.IsZero() || time.Now().After(n.pause))
+// nudged is the nudge that raft has not taken yet.
+type nudged struct {
+	mu         sync.Mutex // guards what follows
+	from       uint64
+	waiting    nudge // index 0 for none
+	delivering bool  // a goroutine is waiting for raft
 }
 
-// runNudges sends nudges as long as there are any.
-func (t *Transport) runNudges(to raft.ServerID, n *nudger) {
-	for {
+// Nudged hands a nudge that another member has sent to raft. It does not wait for raft: of several the
+// last one of the highest term counts.
+func (t *Transport) Nudged(from uint64, payload []byte) error {
+	if len(payload) != nudgeSize {
+		return fmt.Errorf("a nudge of %d bytes, not %d", len(payload), nudgeSize)
+	}
+	w := nudge{binary.LittleEndian.Uint64(payload), binary.LittleEndian.Uint64(payload[8:]), binary.LittleEndian.Uint64(payload[16:])}
+	n := &t.nudged
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if w.index == 0 || w.leaderTerm < n.waiting.leaderTerm {
+		return nil
+	}
+	n.from, n.waiting = from, w
+	if !n.delivering {
+		n.delivering = t.start(t.deliverNudges)
+	}
+	return nil
+}
+
+// deliverNudges hands nudges to raft as long as there are any.
+func (t *Transport) deliverNudges() {
+	n := &t.nudged
+	for delivered := true; ; {
 		n.mu.Lock()
-		if !n.due() {
-			n.running = false
+		from, w := n.from, n.waiting
+		if w.index == 0 || !delivered {
+			n.delivering = false
 			n.mu.Unlock()
 			return
 		}
-		w := n.waiting
 		n.waiting = nudge{}
 		n.mu.Unlock()
 
-		req := &raft.AppendEntriesRequest{
-			RPCHeader:         t.header(),
-			Term:              w.leaderTerm,
-			Leader:            []byte(t.addr),
-			PrevLogEntry:      w.index,
-			PrevLogTerm:       w.term,
-			LeaderCommitIndex: w.index,
-		}
-		err := t.NetworkTransport.AppendEntries(to, raft.ServerAddress(to), req, new(raft.AppendEntriesResponse))
-
-		n.mu.Lock()
-		n.pause = time.Time{}
-		if err != nil {
-			n.pause = time.Now().Add(nudgePause)
-		}
-		n.mu.Unlock()
+		leader := []byte(api.FormatID(from))
+		delivered = t.deliver(raft.RPC{
+			Command: &raft.AppendEntriesRequest{
+				RPCHeader:         raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: leader, Addr: leader},
+				Term:              w.leaderTerm,
+				Leader:            leader,
+				PrevLogEntry:      w.index,
+				PrevLogTerm:       w.term,
+				LeaderCommitIndex: w.index,
+			},
+			RespChan: make(chan raft.RPCResponse, 1), // nobody looks
+		})
 	}
 }

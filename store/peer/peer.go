@@ -6,8 +6,8 @@
 // protocol and the kind of the connection, and is refused with a status that says why, so that
 // clusters never mix and a removed member learns that it is removed.
 //
-// After the handshake a connection of kind raft belongs to raft (StreamLayer, Transport), and one of
-// kind rpc carries frames: calls, replies and one-way messages, many at a time, in both directions.
+// After the handshake a connection of kind raft belongs to raft (StreamLayer, Transport), one of kind
+// append carries what a leader sends to a follower in step (pipeline), and one of kind rpc carries frames: calls, replies and one-way messages, many at a time, in both directions.
 // It does not matter which side has dialed: two members can call each other as soon as one of them
 // reaches the other.
 //
@@ -31,7 +31,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
 
 	"github.com/quorate/quorate/api"
 )
@@ -112,7 +111,7 @@ type Peers struct {
 	mu     sync.RWMutex // guards what follows
 	closed bool
 	links  map[uint64]*link
-	layer  *layer
+	layer  *Layer
 	conns  map[*conn]struct{} // all upgraded connections
 	drops  map[uint64]uint64  // how often Drop was called for a member
 }
@@ -186,7 +185,7 @@ func (p *Peers) Ready(ready bool) { p.ready.Store(ready) }
 // StreamLayer returns what raft dials and accepts through. Its addresses are member IDs in hex. At
 // most one exists at a time: a new one closes the one before. Closing it closes raft's connections
 // and nothing else, so that raft can be started again in the same process.
-func (p *Peers) StreamLayer() raft.StreamLayer {
+func (p *Peers) StreamLayer() *Layer {
 	l := newLayer(p)
 	p.mu.Lock()
 	old := p.layer

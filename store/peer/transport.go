@@ -2,7 +2,9 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +30,9 @@ type TransportConfig struct {
 	// Until it returns the answer does not count, so it may hold back the acknowledgement of an
 	// entry. ctx ends when the answer is not wanted any more. May be nil.
 	OnAppend func(ctx context.Context, to raft.ServerID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse)
+	// SendNudge sends a nudge to a member, which hands it to Nudged there. It must not block, and the
+	// nudge may get lost. Nil means that followers are not told (see Nudge).
+	SendNudge func(to raft.ServerID, nudge []byte) error
 	// Stats counts append messages. It outlives the transport. May be nil.
 	Stats *Stats
 	// Logger may be nil.
@@ -74,6 +79,7 @@ type TransportConfig struct {
 type Transport struct {
 	*raft.NetworkTransport
 	cfg       TransportConfig
+	layer     *Layer
 	addr      raft.ServerAddress
 	heartbeat atomic.Int64  // HeartbeatTimeout
 	consumer  chan raft.RPC // what raft reads
@@ -81,6 +87,7 @@ type Transport struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	nudged nudged
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
@@ -94,7 +101,7 @@ var (
 )
 
 // NewTransport returns a transport over a stream layer, which it closes when it is closed.
-func NewTransport(layer raft.StreamLayer, cfg TransportConfig) *Transport {
+func NewTransport(stream *Layer, cfg TransportConfig) *Transport {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
@@ -109,12 +116,13 @@ func NewTransport(layer raft.StreamLayer, cfg TransportConfig) *Transport {
 	}
 	t := &Transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream:  layer,
+			Stream:  stream,
 			MaxPool: cfg.MaxPool,
 			Timeout: cfg.Timeout,
 			Logger:  cfg.Logger,
 		}),
 		cfg:       cfg,
+		layer:     stream,
 		addr:      raft.ServerAddress(api.FormatID(cfg.Self)),
 		consumer:  make(chan raft.RPC),
 		followers: make(map[raft.ServerID]*nudger),
@@ -123,6 +131,7 @@ func NewTransport(layer raft.StreamLayer, cfg TransportConfig) *Transport {
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.NetworkTransport.SetHeartbeatHandler(t.takeHeartbeat)
 	t.wg.Go(t.receive)
+	t.wg.Go(t.acceptAppends)
 	return t
 }
 
@@ -181,6 +190,19 @@ func (t *Transport) receive() {
 			}
 		}
 		t.deliver(rpc)
+	}
+}
+
+// acceptAppends serves the connections on which leaders send entries.
+func (t *Transport) acceptAppends() {
+	for {
+		c, from, err := t.layer.acceptAppend()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil && !t.start(func() { t.serveAppends(c, from) }) {
+			c.Close()
+		}
 	}
 }
 

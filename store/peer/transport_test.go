@@ -21,7 +21,10 @@ func transportPair(t *testing.T, cfg TransportConfig) (from, to *Transport, targ
 	t.Helper()
 	a, b := open(t, Config{Self: 0xa}), open(t, Config{Self: 0xb})
 	introduce(a, b)
-	from = NewTransport(a.StreamLayer(), TransportConfig{Self: 0xa, CurrentTerm: func() uint64 { return 0 }, HeartbeatTimeout: time.Second})
+	from = NewTransport(a.StreamLayer(), TransportConfig{
+		Self: 0xa, CurrentTerm: func() uint64 { return 0 }, HeartbeatTimeout: time.Second,
+		SendNudge: func(_ raft.ServerID, nudge []byte) error { return to.Nudged(0xa, nudge) },
+	})
 	cfg.Self = 0xb
 	if cfg.CurrentTerm == nil {
 		cfg.CurrentTerm = func() uint64 { return 0 }
@@ -229,16 +232,29 @@ func TestNudge(t *testing.T) {
 		t.Errorf("nudge = %+v", got)
 	}
 
-	// While one is under way the last of the others waits.
+	rpc.Respond(&raft.AppendEntriesResponse{Term: 3, Success: true}, nil)
+
+	// While raft takes none the last one of the highest term waits, and one that has begun to wait for it.
 	for i := range uint64(5) {
 		from.Nudge(id, 5+i, 3, 3)
 	}
-	rpc.Respond(&raft.AppendEntriesResponse{Term: 3, Success: true}, nil)
-	rpc = take(t, to)
-	if got := rpc.Command.(*raft.AppendEntriesRequest); got.LeaderCommitIndex != 9 {
-		t.Errorf("second nudge = %+v, want commit index 9", got)
+	if err := to.Nudged(0xc, nudge{index: 10, term: 2, leaderTerm: 2}.encode()); err != nil {
+		t.Error(err)
 	}
-	rpc.Respond(&raft.AppendEntriesResponse{Term: 3, Success: true}, nil)
+	for last := uint64(0); last != 9; {
+		rpc := take(t, to)
+		got := rpc.Command.(*raft.AppendEntriesRequest)
+		if got.LeaderCommitIndex <= last || got.Term != 3 {
+			t.Fatalf("after commit index %d comes %+v", last, got)
+		}
+		last = got.LeaderCommitIndex
+		rpc.Respond(&raft.AppendEntriesResponse{Term: 3, Success: true}, nil)
+	}
+	for _, bad := range [][]byte{nil, make([]byte, nudgeSize-1), make([]byte, nudgeSize+1)} {
+		if err := to.Nudged(0xa, bad); err == nil {
+			t.Errorf("a nudge of %d bytes was taken", len(bad))
+		}
+	}
 }
 
 func TestPipelineHook(t *testing.T) {
@@ -398,13 +414,14 @@ type raftNode struct {
 	raft  *raft.Raft
 	trans *Transport
 	stats *Stats
+	nudge func(to raft.ServerID, nudge []byte) error
 }
 
 func (n *raftNode) start(t *testing.T) {
 	t.Helper()
 	var current atomic.Pointer[raft.Raft]
 	n.trans = NewTransport(n.StreamLayer(), TransportConfig{
-		Self: n.id, HeartbeatTimeout: time.Second, Stats: n.stats,
+		Self: n.id, HeartbeatTimeout: time.Second, Stats: n.stats, SendNudge: n.nudge,
 		CurrentTerm: func() uint64 {
 			if r := current.Load(); r != nil {
 				return r.CurrentTerm()
@@ -457,6 +474,14 @@ func TestRaftOverTransport(t *testing.T) {
 	}
 	introduce(peers...)
 	for _, n := range nodes {
+		n.nudge = func(to raft.ServerID, nudge []byte) error {
+			for _, other := range nodes {
+				if api.FormatID(other.id) == string(to) {
+					return other.trans.Nudged(n.id, nudge)
+				}
+			}
+			return ErrNotConnected
+		}
 		n.start(t)
 		defer func() { n.raft.Shutdown().Error() }()
 	}
