@@ -44,6 +44,8 @@ type Hooks struct {
 	Deliver func([]Delivery)
 	// MembersChanged is told after the membership changed, by a command or a snapshot.
 	MembersChanged func(before, now *Membership)
+	// Committed is told the last entry of every step before the step: it has been committed. May be nil.
+	Committed func(index, term uint64)
 	// Applied is told the last entry of every step.
 	Applied func(index, term uint64)
 	// Fatal is told once when an entry cannot be understood. From then on nothing is applied:
@@ -163,6 +165,10 @@ func (f *FSM) ApplyBatch(entries []*raft.Log) []any {
 	f.step.Lock()
 	defer f.step.Unlock()
 	responses := make([]any, len(entries))
+	if f.hooks.Committed != nil && len(entries) > 0 {
+		last := entries[len(entries)-1]
+		f.hooks.Committed(last.Index, last.Term)
+	}
 	before := f.applied.Load()
 	var term uint64
 	for i, entry := range entries {

@@ -299,7 +299,6 @@ func overruled(logs raft.LogStore, request *raft.InstallSnapshotRequest) (last u
 // apply writes one entry to the log and returns once it is applied here.
 func (s *Store) apply(entry []byte) error {
 	r := s.raft.Load()
-	term := r.CurrentTerm()
 	future := r.Apply(entry, 0)
 	if err := r.wait(future); err != nil {
 		s.noteTransfer(err, time.Now())
@@ -309,10 +308,6 @@ func (s *Store) apply(entry []byte) error {
 	if response := future.Response(); response != nil {
 		return response.(error)
 	}
-	// Followers learn of a commit with the next entry, or else up to CommitTimeout late, and so
-	// would their clients. Also when the next entry is about to follow: it waits for the clients of
-	// followers, too (pipeline.gather).
-	s.nudge(r, future.Index(), term)
 	return nil
 }
 
@@ -333,7 +328,15 @@ func (s *Store) noteTransfer(err error, now time.Time) {
 	}
 }
 
-func (s *Store) nudge(r *runningRaft, index, term uint64) {
+// onCommitted is called by the state machine before it applies entries. As the leader this member tells
+// its followers, which can apply them at the same time: otherwise they would learn of the commit with
+// the next entry, or else up to CommitTimeout late, and so would their clients. Also when the next entry
+// is about to follow: it waits for the clients of followers, too (pipeline.gather).
+func (s *Store) onCommitted(index, term uint64) {
+	r := s.raft.Load()
+	if r == nil || r.State() != raft.Leader || r.CurrentTerm() != term {
+		return
+	}
 	for _, server := range r.GetConfiguration().Configuration().Servers {
 		if id, err := parseServerID(server.ID); err == nil && id != s.self {
 			r.transport.Nudge(server.ID, index, term, term)

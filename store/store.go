@@ -264,6 +264,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	s.fsm = fsm.New(s.self, s.options.EventHistory, fsm.Hooks{
 		Deliver:        s.pipeline.deliver,
 		MembersChanged: s.onMembersChanged,
+		Committed:      s.onCommitted,
 		Applied:        s.onApplied,
 		Fatal: func(err error) {
 			s.stop(fmt.Errorf("this member cannot go on: %w", err))

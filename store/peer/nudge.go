@@ -110,10 +110,15 @@ func (t *Transport) Nudged(from uint64, payload []byte) error {
 	if w.index == 0 || w.leaderTerm < n.waiting.leaderTerm {
 		return nil
 	}
-	n.from, n.waiting = from, w
 	if !n.delivering {
+		select {
+		case t.consumer <- w.rpc(from):
+			return nil
+		default: // raft is busy
+		}
 		n.delivering = t.start(t.deliverNudges)
 	}
+	n.from, n.waiting = from, w
 	return nil
 }
 
@@ -131,17 +136,22 @@ func (t *Transport) deliverNudges() {
 		n.waiting = nudge{}
 		n.mu.Unlock()
 
-		leader := []byte(api.FormatID(from))
-		delivered = t.deliver(raft.RPC{
-			Command: &raft.AppendEntriesRequest{
-				RPCHeader:         raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: leader, Addr: leader},
-				Term:              w.leaderTerm,
-				Leader:            leader,
-				PrevLogEntry:      w.index,
-				PrevLogTerm:       w.term,
-				LeaderCommitIndex: w.index,
-			},
-			RespChan: make(chan raft.RPCResponse, 1), // nobody looks
-		})
+		delivered = t.deliver(w.rpc(from))
+	}
+}
+
+// rpc is the nudge as a message of a leader. Nobody looks at the answer.
+func (n nudge) rpc(leader uint64) raft.RPC {
+	id := []byte(api.FormatID(leader))
+	return raft.RPC{
+		Command: &raft.AppendEntriesRequest{
+			RPCHeader:         raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: id, Addr: id},
+			Term:              n.leaderTerm,
+			Leader:            id,
+			PrevLogEntry:      n.index,
+			PrevLogTerm:       n.term,
+			LeaderCommitIndex: n.index,
+		},
+		RespChan: make(chan raft.RPCResponse, 1),
 	}
 }
