@@ -263,7 +263,9 @@ func (m *migration) events(ctx context.Context, index uint64) {
 		}
 		if err != nil {
 			// Comparing again puts right whatever was missed.
-			m.trouble(ctx, err)
+			if ctx.Err() == nil {
+				m.trouble(ctx, err)
+			}
 			return
 		}
 	}

@@ -1,5 +1,5 @@
 // Package clients drives Quorate with the clients that people really have: the etcd v2 client library, its
-// forerunner go-etcd, a key-value abstraction with a test suite of its own, and etcdctl. It is in a module of its
+// forerunner go-etcd, a key-value abstraction with a test suite of its own, python-etcd, and etcdctl. It is in a module of its
 // own so that nobody who uses Quorate gets these libraries.
 //
 //	go -C test/compat test ./clients              against Quorate
