@@ -18,7 +18,7 @@ import (
 	"github.com/quorate/quorate/internal/cluster"
 )
 
-var migrateKeys = flag.Int("migrate-keys", 5000, "how many `keys` TestMigrateFromEtcd copies")
+var migrateKeys = flag.Int("migrate-keys", 0, "how many `keys` TestMigrateFromEtcd copies (0: 1000, or 5000 in long rounds)")
 
 // output is what a process has printed so far.
 type output struct {
@@ -54,6 +54,12 @@ func TestMigrateFromEtcd(t *testing.T) {
 	old := cluster.Start(t, cluster.Options{Kind: cluster.Etcd}).Members[0]
 	c := start(t, 3)
 	n := *migrateKeys
+	switch {
+	case n == 0 && long:
+		n = 5000
+	case n == 0:
+		n = 1000
+	}
 	fillSource(t, old, n)
 
 	run := func() (*exec.Cmd, *output) {
