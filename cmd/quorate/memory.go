@@ -20,8 +20,8 @@ func collection(live uint64) (percent int) {
 	return 100
 }
 
-// saveMemory adjusts the garbage collector to what the server holds, until stop is called. GOGC has the
-// last word.
+// saveMemory adjusts the garbage collector to what the server holds, until stop is called. It begins after
+// some seconds, so that a start with many keys is not slowed down. GOGC has the last word.
 func saveMemory() (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
@@ -29,7 +29,7 @@ func saveMemory() (stop func()) {
 	end, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(time.Second)
+		ticker := time.NewTicker(5 * time.Second)
 		defer ticker.Stop()
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		percent := collection(0)
