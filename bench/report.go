@@ -75,7 +75,7 @@ func newReport(c config) *report {
 
 func (r *report) systemName(i int) string {
 	if i == baselineSystem {
-		return "net/http"
+		return "bare"
 	}
 	// The same program twice shows how much of a ratio is noise.
 	if n := slices.Index(r.Systems, r.Systems[i]); n != i {
@@ -128,7 +128,7 @@ func (r *report) cells() [][]string {
 	for i := range r.Systems {
 		head = append(head, r.systemName(i))
 	}
-	out := [][]string{append(head, "net/http", "times better", "goal", "met")}
+	out := [][]string{append(head, "bare", "times better", "goal", "met")}
 	for _, l := range r.Lines {
 		c := []string{l.Name, l.Unit}
 		for i := range r.Systems {
@@ -141,7 +141,7 @@ func (r *report) cells() [][]string {
 		if l.Met != nil {
 			met = map[bool]string{true: "yes", false: "no"}[*l.Met]
 		}
-		out = append(out, append(c, l.median("net/http"), ratio, cmp.Or(l.Goal, "-"), met))
+		out = append(out, append(c, l.median("bare"), ratio, cmp.Or(l.Goal, "-"), met))
 	}
 	return out
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -27,7 +28,7 @@ type audience struct {
 }
 
 // gather begins n watches and returns once the server has answered all.
-func gather(addr string, n int, path func(i int) string) (a *audience, err error) {
+func gather(addr string, n int, path func(i int) string) (*audience, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -37,17 +38,13 @@ func gather(addr string, n int, path func(i int) string) (a *audience, err error
 	if to.Port, err = strconv.Atoi(port); err != nil {
 		return nil, err
 	}
-	a = &audience{partial: make(map[int]byte), done: make(chan error, 1)}
+	a := &audience{partial: make(map[int]byte), done: make(chan error, 1)}
 	if a.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			a.close()
-		}
-	}()
 	for i := range n {
 		if err := a.join(to, request("GET", "/v2/keys"+path(i)+"?wait=true&stream=true", "")); err != nil {
+			a.close()
 			return nil, fmt.Errorf("watcher %d: %w", i, err)
 		}
 	}
@@ -154,7 +151,7 @@ func (a *audience) close() {
 // fanOutLine measures how long after the start of a PUT each of many stream watchers has its event.
 func fanOutLine(c config) line {
 	name := fmt.Sprintf("watch-fan-out/nodes=1/watchers=%d", c.watchers)
-	return line{name: name, run: func(tb *progress, c config, t *target) []value {
+	return line{name: name, baseline: bareFanOut, run: func(tb *progress, c config, t *target) []value {
 		delays, err := fanOut(t.addrs[0], c.watchers, 20)
 		must(tb, name, err)
 		return []value{
@@ -162,6 +159,48 @@ func fanOutLine(c config) line {
 			{suffix: "/p99", unit: "ms", number: quantile(delays, 0.99), lowerBetter: true, goal: ratio(1 / 0.3)},
 		}
 	}}
+}
+
+// bareFanOut does nothing but write the same bytes to all watchers, one system call for each: the most that
+// can be done on this machine with a connection for each watcher.
+func bareFanOut(tb *progress) *target {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(tb, "bare fan-out", err)
+	var watchers []net.Conn // of the one goroutine that accepts
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			for _, w := range watchers {
+				w.Close()
+			}
+		}()
+		event := fmt.Sprintf(`{"action":"set","node":{"key":"/fan","value":%q,"modifiedIndex":10000,"createdIndex":10000}}`+"\n", text)
+		chunk := fmt.Appendf(nil, "%x\r\n%s\r\n", len(event), event)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			method := make([]byte, len("GET"))
+			if _, err := io.ReadFull(c, method); err != nil {
+				c.Close()
+				continue
+			}
+			if string(method) == "GET" {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") // the client notices
+				watchers = append(watchers, c)
+				continue
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			for _, w := range watchers {
+				_, _ = w.Write(chunk)
+			}
+			c.Close()
+		}
+	}()
+	tb.Cleanup(func() { l.Close(); <-done })
+	return &target{addrs: []string{l.Addr().String()}}
 }
 
 // fanOut writes a key with many watchers some times, and returns the times from the start of a write to the
