@@ -12,7 +12,7 @@ import (
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	start := time.Now()
 	t.cfg.Stats.sending(req)
-	err := t.NetworkTransport.AppendEntries(id, target, req, resp)
+	err := t.resend(func() error { return t.NetworkTransport.AppendEntries(id, target, req, resp) })
 	t.answered(t.ctx, id, req, resp, start, err)
 	return err
 }

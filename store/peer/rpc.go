@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -147,12 +145,7 @@ func (c *rpcConn) closed() bool {
 func (c *rpcConn) endedByPeer() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(c.err, end) {
-			return true
-		}
-	}
-	return false
+	return endedByPeer(c.err)
 }
 
 // call sends a request and waits.
