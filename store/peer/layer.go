@@ -70,6 +70,7 @@ func (l *Layer) deliver(c *conn, kind string) {
 	if kind == kindAppend {
 		queue = l.append
 	}
+	c.feeds.Store(true)
 	timer := time.NewTimer(handshakeTimeout)
 	defer timer.Stop()
 	select {
@@ -84,7 +85,6 @@ func (l *Layer) deliver(c *conn, kind string) {
 func (l *Layer) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.queue:
-		c.feeds.Store(true)
 		return l.adopt(c)
 	case <-l.ctx.Done():
 		return nil, net.ErrClosed
