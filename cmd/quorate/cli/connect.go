@@ -40,6 +40,8 @@ type globals struct {
 	certFile, keyFile, caFile  string
 	timeout, totalTimeout      time.Duration
 	debug                      bool
+	configFile                 string
+	file                       fileSettings // what configFile says
 
 	getenv    func(string) string
 	lookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
@@ -61,6 +63,7 @@ func (g *globals) addFlags(f *pflag.FlagSet) {
 	f.DurationVar(&g.timeout, "timeout", 2*time.Second, "wait this long for each endpoint")
 	f.DurationVar(&g.totalTimeout, "total-timeout", 5*time.Second, "wait this long for the whole command, watches excepted")
 	f.BoolVar(&g.debug, "debug", false, "print requests as curl commands on standard error")
+	f.StringVar(&g.configFile, "config", "", "YAML file with endpoints, discovery-srv, username, cert-file, key-file and ca-file; flags\nand environment win over it")
 	for _, old := range []string{"endpoint", "peers"} {
 		_ = f.MarkHidden(old) // fails only for a flag that is not there
 	}
@@ -99,6 +102,10 @@ func (g *globals) open(cmd *cobra.Command) (*session, error) {
 	}
 	if err := g.checkOutput(); err != nil {
 		return nil, err
+	}
+	var err error
+	if g.file, err = readSettings(cmp.Or(g.configFile, g.env("CONFIG"))); err != nil {
+		return nil, usagef("--config: %v", err)
 	}
 	endpoints, domain, err := g.findEndpoints(cmd.Context(), s.err)
 	if err != nil {
@@ -221,9 +228,13 @@ func (g *globals) onCluster(cmd *cobra.Command, run func(context.Context, *sessi
 // certificates must be made for: a forged record must not lead to a stranger with a valid
 // certificate of his own.
 func (g *globals) findEndpoints(ctx context.Context, stderr io.Writer) (endpoints []string, domain string, err error) {
+	given := g.given()
 	domain = cmp.Or(g.discoverySRV, g.env("DISCOVERY_SRV"))
+	if domain == "" && given == "" {
+		given, domain = g.file.Endpoints, g.file.DiscoverySRV
+	}
 	if domain == "" {
-		for e := range strings.SplitSeq(cmp.Or(g.given(), defaultEndpoints), ",") {
+		for e := range strings.SplitSeq(cmp.Or(given, defaultEndpoints), ",") {
 			if e = strings.TrimSpace(e); e != "" {
 				endpoints = append(endpoints, e)
 			}
@@ -265,8 +276,8 @@ func (g *globals) findEndpoints(ctx context.Context, stderr io.Writer) (endpoint
 
 func (g *globals) tls() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: g.insecureSkipVerify}
-	certFile := cmp.Or(g.certFile, g.env("CERT_FILE"))
-	keyFile := cmp.Or(g.keyFile, g.env("KEY_FILE"))
+	certFile := cmp.Or(g.certFile, g.env("CERT_FILE"), g.file.CertFile)
+	keyFile := cmp.Or(g.keyFile, g.env("KEY_FILE"), g.file.KeyFile)
 	if (certFile == "") != (keyFile == "") {
 		return nil, errors.New("--cert-file and --key-file need each other")
 	}
@@ -277,7 +288,7 @@ func (g *globals) tls() (*tls.Config, error) {
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
-	if caFile := cmp.Or(g.caFile, g.env("CA_FILE")); caFile != "" {
+	if caFile := cmp.Or(g.caFile, g.env("CA_FILE"), g.file.CAFile); caFile != "" {
 		pem, err := os.ReadFile(caFile)
 		if err != nil {
 			return nil, fmt.Errorf("CA bundle: %w", err)
@@ -291,7 +302,7 @@ func (g *globals) tls() (*tls.Config, error) {
 }
 
 func (g *globals) credentials(cmd *cobra.Command) (user, password string, err error) {
-	given := cmp.Or(g.username, g.env("USERNAME"))
+	given := cmp.Or(g.username, g.env("USERNAME"), g.file.Username)
 	if given == "" {
 		return "", "", nil
 	}

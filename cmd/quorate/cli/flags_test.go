@@ -172,6 +172,48 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// A file holds what is always the same. The environment and flags win over it, and what is wrong in it is said.
+func TestConfigFile(t *testing.T) {
+	if _, err := keys(t).Set(t.Context(), "/filed", "here", client.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	closed := refused(t)
+	tests := []struct {
+		name, file string
+		mode       os.FileMode
+		env        string // of QUORATE_ENDPOINTS
+		args       string
+		code       int
+		stderr     string // contained
+	}{
+		{"endpoints", "endpoints: " + etcd(t), 0o644, "", "get /filed", 0, ""},
+		{"several", "endpoints: " + closed + "," + etcd(t) + "\nusername: root:secret", 0o600, "", "--no-sync get /filed", 0, ""},
+		{"environment first", "endpoints: " + closed, 0o644, etcd(t), "get /filed", 0, ""},
+		{"flag first", "endpoints: " + closed, 0o644, closed, "-C " + etcd(t) + " get /filed", 0, ""},
+		{"endpoints before DNS in the file", "discovery-srv: nowhere.invalid", 0o644, "", "-C " + etcd(t) + " get /filed", 0, ""},
+		{"nothing", "", 0o644, etcd(t), "get /filed", 0, ""},
+		{"unknown key", "endpoint: " + etcd(t), 0o644, "", "get /filed", 1, "line 1: field endpoint not found"},
+		{"password for all to read", "username: root:secret", 0o644, etcd(t), "get /filed", 1, "chmod 600"},
+		{"a CA that is not there", "ca-file: /does/not/exist", 0o644, etcd(t), "get /filed", 1, "/does/not/exist"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "quorate.yaml")
+			if err := os.WriteFile(path, []byte(tt.file), tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("QUORATE_ENDPOINTS", tt.env)
+			got := quorate(t, "", append([]string{"--config", path}, strings.Fields(tt.args)...)...)
+			if got.code != tt.code || tt.code == 0 && got.out != "here\n" || !strings.Contains(got.err, tt.stderr) || strings.Contains(got.err, "secret") {
+				t.Errorf("%v\nwant exit code %d, %q", got, tt.code, tt.stderr)
+			}
+		})
+	}
+	if got := quorate(t, "", "--config", "/does/not/exist", "get", "/filed"); got.code != 1 || got.err != "Error:  --config: open /does/not/exist: no such file or directory\n" {
+		t.Errorf("no file: %v", got)
+	}
+}
+
 func TestDebug(t *testing.T) {
 	endpoint := etcd(t)
 	got := quorate(t, "", "--debug", "-C", endpoint, "-u", "root:secret", "set", "/debug", "b c")
