@@ -336,11 +336,10 @@ func (p *pipeline) run() {
 // that left at once would carry the few that were waiting, and all others would wait for it: two
 // groups of writers would take turns, each with half of an entry. So after an entry of many commands
 // the next one waits until most of its writers are back and have joined those that wait already, but
-// no longer than a part of what the entry itself took.
+// no longer than the entry itself took.
 const (
-	gatherFrom  = 8                    // commands in the entry before; with fewer there is no wait
-	gatherShare = 2                    // the longest wait is this part of the time of the entry before
-	gatherMax   = 2 * time.Millisecond // and never longer than this
+	gatherFrom = 8                    // commands in the entry before; with fewer there is no wait
+	gatherMax  = 2 * time.Millisecond // the longest wait
 )
 
 // gather waits for writers to return after an entry of n commands that took so long.
@@ -351,7 +350,7 @@ func (p *pipeline) gather(n int, took time.Duration) {
 	p.mu.Lock()
 	enough := (n + len(p.queue)) * 7 / 8
 	p.mu.Unlock()
-	timeout := time.NewTimer(min(took/gatherShare, gatherMax))
+	timeout := time.NewTimer(min(took, gatherMax))
 	defer timeout.Stop()
 	for {
 		p.mu.Lock()
