@@ -39,6 +39,9 @@ type ScheduleOptions struct {
 	Keep int
 	// Member is the ID of the member. It is part of the names of files: members may share a directory.
 	Member uint64
+	// MinFree returns how much of a disk of the given size is to stay free in any case; nil for what a
+	// backup leaves anyway.
+	MinFree func(total uint64) uint64
 	// Take takes the state to write.
 	Take   func() (*State, error)
 	Logger hclog.Logger
@@ -63,6 +66,9 @@ type Schedule struct {
 
 // NewSchedule returns a schedule, which does nothing before Run.
 func NewSchedule(o ScheduleOptions) *Schedule {
+	if o.MinFree == nil {
+		o.MinFree = func(uint64) uint64 { return 0 }
+	}
 	if o.space == nil {
 		o.space = diskSpace
 	}
@@ -158,7 +164,7 @@ func (s *Schedule) once(ctx context.Context) error {
 	defer state.Release()
 	path := filepath.Join(s.o.Dir, s.name(state.Info))
 	content, err := Save(path, true, func(w io.Writer) error {
-		_, err := state.WriteTo(&frugalWriter{ctx: ctx, w: w, dir: s.o.Dir, space: s.o.space})
+		_, err := state.WriteTo(&frugalWriter{ctx: ctx, w: w, o: &s.o})
 		return err
 	})
 	if err != nil {
@@ -252,8 +258,7 @@ func (s *Schedule) removeUnfinished() {
 type frugalWriter struct {
 	ctx     context.Context
 	w       io.Writer
-	dir     string
-	space   func(dir string) (free, total uint64, err error)
+	o       *ScheduleOptions
 	checked bool
 	written int // since the last check
 }
@@ -264,12 +269,13 @@ func (f *frugalWriter) Write(p []byte) (int, error) {
 	}
 	if f.written += len(p); !f.checked || f.written >= syncEvery {
 		f.checked, f.written = true, 0
-		free, total, err := f.space(f.dir)
+		free, total, err := f.o.space(f.o.Dir)
 		if err != nil {
-			return 0, fmt.Errorf("look for free space on %s: %w", f.dir, err)
+			return 0, fmt.Errorf("look for free space on %s: %w", f.o.Dir, err)
 		}
-		if reserve := min(total/reservePart, maxReserve); free < reserve {
-			return 0, fmt.Errorf("only %d MiB are free on the disk of %s, and %d MiB are left for others: make room, or keep fewer backups", free>>20, f.dir, reserve>>20)
+		reserve := max(min(total/reservePart, maxReserve), f.o.MinFree(total))
+		if free < reserve+syncEvery { // before the next check
+			return 0, fmt.Errorf("only %d MiB are free on the disk of %s, and %d MiB are left for others: make room, or keep fewer backups", free>>20, f.o.Dir, reserve>>20)
 		}
 	}
 	return f.w.Write(p)

@@ -126,6 +126,7 @@ func TestSchedule(t *testing.T) {
 func TestScheduleFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := scheduleOf(t, t.TempDir(), 0)
+		s.o.MinFree = func(total uint64) uint64 { return total / 50 }
 		registry := prometheus.NewRegistry()
 		if err := s.Register(registry); err != nil {
 			t.Fatal(err)
@@ -144,14 +145,14 @@ func TestScheduleFails(t *testing.T) {
 		problem("")
 		s.want("a minute later", 1)
 
-		s.free.Store(1<<30 - 1)
+		s.free.Store(2<<30 + syncEvery - 1)
 		pass(time.Hour)
-		problem("only 1023 MiB are free on the disk of " + s.dir + ", and 1024 MiB are left for others")
+		problem("only 2063 MiB are free on the disk of " + s.dir + ", and 2048 MiB are left for others")
 		s.want("on a full disk the old ones stay", 1)
 		if left := names(t, s.dir); len(left) != 1 {
 			t.Errorf("the failure has left %v", left)
 		}
-		s.free.Store(1 << 30)
+		s.free.Store(2<<30 + syncEvery)
 		pass(retryAfter)
 		problem("")
 		s.want("with room again", 1, 4) // two states were taken in vain

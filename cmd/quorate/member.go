@@ -62,6 +62,7 @@ func scheduleBackups(cfg *configs.Config, m *store.Store, log hclog.Logger) *bac
 		Dir:      cfg.BackupDir,
 		Interval: cfg.BackupInterval,
 		Keep:     int(cfg.BackupKeep),
+		MinFree:  disk.Reserve{Bytes: cfg.MinFreeDisk.Bytes, Percent: cfg.MinFreeDisk.Percent}.Of,
 		Member:   m.MemberID(),
 		Take:     m.Backup,
 		Logger:   log.Named("backup"),

@@ -13,8 +13,8 @@ type Reserve struct {
 	Percent uint // of the file system; counts if Bytes is 0
 }
 
-// of returns the reserve of a file system of total bytes.
-func (r Reserve) of(total uint64) uint64 {
+// Of returns the reserve of a file system of total bytes.
+func (r Reserve) Of(total uint64) uint64 {
 	if r.Bytes > 0 || r.Percent == 0 {
 		return r.Bytes
 	}
@@ -57,7 +57,7 @@ func spaceOf(dir string, reserve Reserve) (Space, error) {
 	}
 	block := uint64(fs.Bsize)
 	s := Space{Dir: dir, Free: uint64(fs.Bavail) * block, Total: fs.Blocks * block}
-	s.Reserve = reserve.of(s.Total)
+	s.Reserve = reserve.Of(s.Total)
 	return s, nil
 }
 
