@@ -44,7 +44,7 @@ func (s *Store) HandOver() {
 }
 
 // successor chooses the voter that is to lead next: of those that answer and are not about to stop,
-// the one with the longest log.
+// one with enough free space if there is one, and of those the one with the longest log.
 func (s *Store) successor(r *runningRaft) (uint64, error) {
 	type found struct {
 		id     uint64
@@ -66,7 +66,10 @@ func (s *Store) successor(r *runningRaft) (uint64, error) {
 	}
 	var best found
 	for range asked {
-		if f := <-answers; f.ok && (!best.ok || f.status.LastIndex > best.status.LastIndex) {
+		f := <-answers
+		roomier := f.status.Short == nil && best.status.Short != nil
+		longer := f.status.LastIndex > best.status.LastIndex && (f.status.Short == nil || best.status.Short != nil)
+		if f.ok && (!best.ok || roomier || longer) {
 			best = f
 		}
 	}

@@ -88,7 +88,11 @@ func (s *Store) startRaft() error {
 	config := s.raftConfig()
 	logs, stable, snapshots := s.dir.LogStore(), s.dir.StableStore(), s.dir.Snapshots()
 
-	parallel, err := newParallelLog(logs, s.leadsOthers, func(err error) { s.fail(explain(fmt.Errorf("write the log: %w", err), s.options.DataDir)) })
+	onDisk := diskLog(logs)
+	if s.options.wrapLog != nil {
+		onDisk = s.options.wrapLog(onDisk)
+	}
+	parallel, err := newParallelLog(onDisk, s.leadsOthers, func(err error) { s.fail(explain(fmt.Errorf("write the log: %w", err), s.options.DataDir)) })
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}

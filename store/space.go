@@ -155,7 +155,7 @@ func (s *Store) judge() *shortage {
 func (s *Store) judgeAsLeader(r *runningRaft) *shortage {
 	own := s.space.own.Load()
 	short, with, all := own, 0, 0 // voters with enough space
-	var heir raft.Server
+	var heir uint64
 	if own == nil {
 		with++
 	}
@@ -177,8 +177,8 @@ func (s *Store) judgeAsLeader(r *runningRaft) *shortage {
 			}
 		default:
 			with++
-			if status.nearlyHas(r.CommitIndex()) {
-				heir = server
+			if status.nearlyHas(r.CommitIndex()) && !status.Leaving {
+				heir = id
 			}
 		}
 	}
@@ -188,11 +188,11 @@ func (s *Store) judgeAsLeader(r *runningRaft) *shortage {
 	if with < all/2+1 {
 		return short
 	}
-	if own != nil && heir.ID != "" && time.Since(s.space.handed) > handOverPause {
+	if own != nil && heir != 0 && time.Since(s.space.handed) > handOverPause {
 		s.space.handed = time.Now()
-		s.log.Warn("handing over leadership to a member with more free space", "member", heir.ID)
-		if err := r.wait(r.LeadershipTransferToServer(heir.ID, heir.Address)); err != nil {
-			s.log.Warn("leadership was not handed over", "member", heir.ID, "error", err)
+		s.log.Warn("handing over leadership to a member with more free space", "member", formatID(heir))
+		if err := s.transfer(r, heir); err != nil {
+			s.log.Warn("leadership was not handed over", "member", formatID(heir), "error", err)
 		}
 	}
 	return nil

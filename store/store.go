@@ -85,7 +85,9 @@ type Options struct {
 	TLS    func() *tls.Config
 	Logger hclog.Logger
 
-	measureSpace func() ([]disk.Space, error) // in place of the disk's, for tests
+	// For tests.
+	measureSpace func() ([]disk.Space, error) // in place of the disk's
+	wrapLog      func(diskLog) diskLog        // around the log on disk
 }
 
 // Initial is a member in the list a new member starts with.

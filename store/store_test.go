@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -368,16 +369,19 @@ func TestBootstrapErrors(t *testing.T) {
 // slowDisk holds back writes of a log until it is told to let them pass.
 type slowDisk struct {
 	diskLog
+	holds   atomic.Bool   // whether it holds back
 	pass    chan struct{} // closed to let writes pass
-	writing chan struct{} // has a value once a write has begun
+	writing chan struct{} // has a value once a write that is held back has begun
 }
 
 func (d *slowDisk) StoreLogs(entries []*raft.Log) error {
-	select {
-	case d.writing <- struct{}{}:
-	default:
+	if d.holds.Load() {
+		select {
+		case d.writing <- struct{}{}:
+		default:
+		}
+		<-d.pass
 	}
-	<-d.pass
 	return d.diskLog.StoreLogs(entries)
 }
 
@@ -385,15 +389,17 @@ func (d *slowDisk) StoreLogs(entries []*raft.Log) error {
 // disk, too.
 func TestNothingIsAcknowledgedBeforeTheLeaderHasIt(t *testing.T) {
 	t.Parallel()
-	c := newTestCluster(t, 3)
+	c := newTestCluster(t, 3, func(_ int, o *Options) {
+		o.wrapLog = func(l diskLog) diskLog {
+			return &slowDisk{diskLog: l, pass: make(chan struct{}), writing: make(chan struct{}, 1)}
+		}
+	})
 	leader := c.leader()
 	leader.set("/a", "1")
 	c.awaitEqual()
 	logs := leader.store.raft.Load().logs
-	slow := &slowDisk{diskLog: logs.disk, pass: make(chan struct{}), writing: make(chan struct{}, 1)}
-	logs.mu.Lock()
-	logs.disk = slow
-	logs.mu.Unlock()
+	slow := logs.disk.(*slowDisk)
+	slow.holds.Store(true)
 
 	done := make(chan error, 1)
 	go func() {
