@@ -343,7 +343,7 @@ func TestReserve(t *testing.T) {
 		{Reserve{}, 1000, 0}, {Reserve{Bytes: 64}, 1000, 64}, {Reserve{Percent: 5}, 1000, 50},
 		{Reserve{Percent: 99}, 1 << 63, 1<<63/100*99 + 7}, {Reserve{Percent: 500}, 7, 7},
 	} {
-		if got := tt.reserve.of(tt.total); got != tt.want {
+		if got := tt.reserve.Of(tt.total); got != tt.want {
 			t.Errorf("%+v of %d is %d, want %d", tt.reserve, tt.total, got, tt.want)
 		}
 	}
