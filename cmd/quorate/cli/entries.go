@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path"
 	"slices"
@@ -170,8 +171,8 @@ func (e entry) same(o entry) bool {
 
 // apply makes the changes, with parallel requests at a time, and returns how many were made. Each is
 // conditional on what was read before, so that nobody else's write is lost; what has changed in the
-// meantime is part of the error.
-func apply(ctx context.Context, keys *client.Keys, changes []change, parallel int) (int, error) {
+// meantime is part of the error. If stderr is a terminal, it shows there how far it is.
+func apply(ctx context.Context, stderr io.Writer, keys *client.Keys, changes []change, parallel int) (int, error) {
 	var removals, dirs, files []change
 	for _, c := range changes {
 		switch {
@@ -185,7 +186,8 @@ func apply(ctx context.Context, keys *client.Keys, changes []change, parallel in
 	}
 	// What is to go goes first, the deepest first of all; a key in the place of a directory follows.
 	slices.Reverse(removals)
-	a := &applier{keys: keys}
+	a := &applier{keys: keys, bar: newBar(stderr, len(changes))}
+	defer a.bar.end()
 	a.each(ctx, removals, 1)
 	for _, c := range removals {
 		if c.to != nil && c.to.dir {
@@ -210,6 +212,7 @@ type applier struct {
 	keys *client.Keys
 
 	mu     sync.Mutex // guards the fields below
+	bar    *bar
 	made   int
 	failed []error
 }
@@ -227,6 +230,7 @@ func (a *applier) each(ctx context.Context, changes []change, parallel int) {
 				} else if c.to == nil || c.from == nil || c.from.dir == c.to.dir {
 					a.made++ // the first half of a replacement does not count
 				}
+				a.bar.show(a.made)
 				a.mu.Unlock()
 			}
 		})

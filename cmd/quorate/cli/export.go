@@ -294,7 +294,7 @@ live below 300 s are extended to that.`,
 				fmt.Fprintf(s.out, "%d changes; nothing was written\n", len(changes))
 				return nil
 			}
-			made, err := apply(cmd.Context(), s.keys, changes, parallel)
+			made, err := apply(cmd.Context(), s.err, s.keys, changes, parallel)
 			if snap != "" {
 				fmt.Fprintf(s.out, "finished importing %d keys\n", made)
 			} else {

@@ -219,7 +219,7 @@ func (m *migration) copy(ctx context.Context, following bool) (uint64, error) {
 		m.seen[key] = true
 	}
 	changes := m.compare(have, want)
-	made, err := apply(ctx, m.to, changes, m.parallel)
+	made, err := apply(ctx, m.session.err, m.to, changes, m.parallel)
 	if err != nil {
 		return 0, fmt.Errorf("%d of %d changes made: %w", made, len(changes), err)
 	}

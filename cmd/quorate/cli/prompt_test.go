@@ -50,6 +50,21 @@ func echoes(t *testing.T, tty *os.File) bool {
 	return state.Lflag&unix.ECHO != 0
 }
 
+// shown returns all that a terminal shows, with a mark at its end.
+func shown(t *testing.T, keyboard, tty *os.File) []byte {
+	t.Helper()
+	io.WriteString(tty, "END")
+	var screen []byte
+	for some := make([]byte, 100); !bytes.HasSuffix(screen, []byte("END")); {
+		n, err := keyboard.Read(some)
+		if err != nil {
+			t.Fatal(err)
+		}
+		screen = append(screen, some[:n]...)
+	}
+	return screen
+}
+
 // A password that is typed is not shown, for logins and for new users alike, and the terminal shows again
 // afterwards what is typed.
 func TestPasswordPrompt(t *testing.T) {
@@ -97,22 +112,39 @@ func TestPasswordPrompt(t *testing.T) {
 		if !echoes(t, tty) {
 			t.Errorf("%s: the terminal does not show what is typed any more", tt.args)
 		}
-		// All that the terminal would show, up to a mark.
-		io.WriteString(tty, "END")
-		var screen []byte
-		for one := make([]byte, 100); !bytes.Contains(screen, []byte("END")); {
-			n, err := keyboard.Read(one)
-			if err != nil {
-				t.Fatal(err)
-			}
-			screen = append(screen, one[:n]...)
-		}
-		if bytes.Contains(screen, []byte("secret")) {
+		if screen := shown(t, keyboard, tty); bytes.Contains(screen, []byte("secret")) {
 			t.Errorf("%s: the terminal shows %q", tt.args, screen)
 		}
 	}
 	server.Close()
 	if login != "root:typed secret" || body != `{"user":"bob","password":"typed secret","roles":null}` {
 		t.Errorf("login %q, new user %s", login, body)
+	}
+}
+
+// On a terminal, verbs that make many changes show how far they are; elsewhere they do not.
+func TestBar(t *testing.T) {
+	quorate(t, "", "-C", etcd(t), "set", "/bar/a", "1")
+	export := quorate(t, "", "-C", etcd(t), "export", "/bar")
+	if export.code != 0 {
+		t.Fatal(export)
+	}
+	quorate(t, "", "-C", etcd(t), "rm", "/bar/a")
+	if got := quorate(t, export.out, "-C", etcd(t), "import", "-"); got.code != 0 || strings.Contains(got.err, "%") {
+		t.Errorf("import: %v", got)
+	}
+	quorate(t, "", "-C", etcd(t), "rm", "/bar/a")
+	keyboard, tty := terminal(t)
+	root := newRoot()
+	root.SetArgs([]string{"-C", etcd(t), "import", "-"})
+	root.SetIn(strings.NewReader(export.out))
+	root.SetOut(io.Discard)
+	root.SetErr(tty)
+	if code := cli.Report(tty, root.ExecuteContext(t.Context())); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	screen := shown(t, keyboard, tty)
+	if !bytes.Contains(screen, []byte("\r[###")) || !bytes.HasSuffix(screen, []byte("\r\033[KEND")) {
+		t.Errorf("the terminal shows %q", screen)
 	}
 }
