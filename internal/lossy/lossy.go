@@ -99,7 +99,7 @@ func (d *Disk) Mount(dir string) error {
 }
 
 // patience is how long Unmount waits for the kernel to close what a program that has ended had open.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Unmount takes the disk away. It fails while a program uses it; [Disk.Detach] does not.
 func (d *Disk) Unmount() error {
@@ -112,6 +112,7 @@ func (d *Disk) Unmount() error {
 	}
 	err := server.Unmount()
 	for begin := time.Now(); errors.Is(err, syscall.EBUSY) && time.Since(begin) < patience; {
+		time.Sleep(10 * time.Millisecond)
 		err = server.Unmount()
 	}
 	if err != nil {
