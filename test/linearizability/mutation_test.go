@@ -120,7 +120,7 @@ var mutations = []mutation{
 		from: "min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(len(req.Entries)))", to: "max(req.LeaderCommitIndex, 0)",
 		test: "./store/peer TestClampCommit"},
 	{name: "acknowledgements-of-pipelines-not-held", file: "store/peer/append.go",
-		from: "p.transport.answered(p.ctx, p.id, f.Request(), f.Response(), f.Start(), f.Error())", to: "_ = f",
+		from: "p.transport.answered(p.ctx, p.id, f.req, f.resp, f.start, err)", to: "_ = f.start",
 		test: "./store/peer TestPipelineHook"},
 	{name: "any-cluster", file: "store/peer/handshake.go",
 		from: "case h.cluster != p.cfg.Cluster:", to: "case h.cluster != h.cluster:",
