@@ -102,6 +102,8 @@ type segmentLog struct {
 
 	wrapFiles func(types.VFS) types.VFS
 
+	tableMu sync.Mutex // one change of the table at a time; locked before LogStore.writeMu
+
 	mu    sync.Mutex // guards what follows
 	table segmentTable
 	last  uint64 // index of the last entry, or of the one that will be the last
@@ -116,7 +118,7 @@ func (s *segmentLog) open(todo segmentRepair) error {
 		return s.log.fail(s.dir, "open", err)
 	}
 	if todo.sealed != nil {
-		if err := s.write(s.table.rotated(*todo.sealed, s.size, s.last)); err != nil {
+		if err := s.write(s.table.rotated(*todo.sealed, s.size)); err != nil {
 			return err
 		}
 	}
@@ -144,7 +146,7 @@ func (s *segmentLog) open(todo segmentRepair) error {
 }
 
 // rotated is the table with a new segment behind its last one, which has been sealed.
-func (t segmentTable) rotated(sealed types.SegmentInfo, size int, last uint64) segmentTable {
+func (t segmentTable) rotated(sealed types.SegmentInfo, size int) segmentTable {
 	t.Segments = slices.Clone(t.Segments)
 	t.Segments[len(t.Segments)-1] = sealed
 	t.Segments = append(t.Segments, types.SegmentInfo{
@@ -152,7 +154,6 @@ func (t segmentTable) rotated(sealed types.SegmentInfo, size int, last uint64) s
 		Codec: sealed.Codec, SizeLimit: uint32(size), CreateTime: time.Now(),
 	})
 	t.NextID++
-	t.Known = last
 	return t
 }
 
@@ -245,8 +246,11 @@ func (s *segmentLog) mark() error {
 	return s.change(func(t *segmentTable) {})
 }
 
-// change changes the table. What raft-wal asks for at the same time and what we do are in one order.
+// change changes the table. raft-wal does so in the background, too, and neither may undo what the other
+// has done: the table in memory is the one on disk when the next change begins.
 func (s *segmentLog) change(change func(*segmentTable)) error {
+	s.tableMu.Lock()
+	defer s.tableMu.Unlock()
 	var next segmentTable
 	err := s.log.setting(segmentsKey, func([]byte) ([]byte, error) {
 		s.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -69,6 +70,38 @@ func TestSegments(t *testing.T) {
 		wantLog(t, again.LogStore(), more)
 		wantLog(t, reopen(t, again).LogStore(), more)
 	}
+}
+
+// What raft-wal writes down of its segments in the background is not undone by what we add to it.
+func TestTableChangedAtOnce(t *testing.T) {
+	d := openMember(t, Options{LogStore: WAL, DataDir: t.TempDir(), NoSync: true})
+	s := d.LogStore().segments
+	for i := range uint64(300) {
+		state, err := s.Load("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		state.NextSegmentID = 100 + i
+		s.mu.Lock()
+		s.last = i
+		s.mu.Unlock()
+		var both sync.WaitGroup
+		var errs [2]error
+		both.Go(func() { errs[0] = s.CommitState(state) })
+		both.Go(func() { errs[1] = s.mark() })
+		both.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		value, _, err := d.LogStore().getSetting(segmentsKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decodeSegmentTable(value); err != nil || got.NextID != 100+i || got.Known != i {
+			t.Fatalf("table %+v (%v), want next segment %d and entry %d", got, err, 100+i, i)
+		}
+	}
+	s.last = 0
 }
 
 // One damaged bit in a segment is found, or is where it does not matter.
@@ -282,7 +315,7 @@ func TestConvert(t *testing.T) {
 		other := map[Kind]Kind{BoltDB: WAL, WAL: BoltDB}[kind]
 		d := openMember(t, Options{LogStore: kind, DataDir: t.TempDir(), NoSync: true})
 		l, s := d.LogStore(), d.StableStore()
-		mustStore(t, l, entriesOf(1, 9000, 1))
+		mustStore(t, l, entriesOf(1, 5000, 1))
 		saveSnapshot(t, d, 1, 500, "x")
 		if err := errors.Join(l.DeleteRange(1, 400), s.SetUint64([]byte("CurrentTerm"), 4), s.Set([]byte("x"), []byte("y"))); err != nil {
 			t.Fatal(err)
