@@ -139,18 +139,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 		defer cluster.Clean()
 		measure(tb, c, report)
 	})
-	if err != nil {
-		return err
-	}
-	switch {
-	case c.json:
-		return report.writeJSON(stdout)
-	case c.markdown:
-		_, err = io.WriteString(stdout, report.markdown())
-	default:
-		_, err = io.WriteString(stdout, report.table())
-	}
-	return err
+	// What was measured before a failure is worth having.
+	return errors.Join(err, report.write(stdout, c))
 }
 
 // draw measures and draws the curves.

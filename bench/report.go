@@ -116,10 +116,19 @@ func median(values []float64) float64 {
 	return (s[n/2-1] + s[n/2]) / 2
 }
 
-func (r *report) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+// write writes the report in the form that was asked for.
+func (r *report) write(w io.Writer, c config) error {
+	text := r.table()
+	switch {
+	case c.json:
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	case c.markdown:
+		text = r.markdown()
+	}
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 // cells are the table's contents: a head, then one row a figure.
