@@ -71,6 +71,9 @@ func (a *audience) join(to unix.Sockaddr, request []byte) error {
 	head := make([]byte, 0, 1024)
 	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
 		n, err := unix.Read(fd, head[len(head):cap(head)])
+		if err == unix.EINTR { // a limited read is not begun again by itself
+			continue
+		}
 		if err != nil {
 			return err
 		}
