@@ -250,6 +250,36 @@ func TestWriteFailure(t *testing.T) {
 	wantLog(t, l, entriesOf(1, 3, 1)) // reading goes on
 }
 
+// raft panics when it cannot save its term. It does so also when the write that failed was another's: it must
+// not get to hear of the failure before whoever ends the process has.
+func TestSecondWriterWaitsForTheReport(t *testing.T) {
+	fault := &faultBolt{at: 1}
+	told, release := make(chan struct{}), make(chan struct{})
+	d := openMember(t, Options{DataDir: t.TempDir(), NoSync: true, journal: journalOptions{off: true}, wrapBolt: fault.wrap,
+		OnFailure: func(error) {
+			close(told)
+			<-release
+		}})
+	fault.start()
+	l := d.LogStore()
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- l.fail(l.path, "append", errInjected) }()
+	<-told
+	go func() { second <- d.StableStore().SetUint64([]byte("CurrentTerm"), 7) }()
+	select {
+	case err := <-second:
+		t.Errorf("a second write was refused before the failure of the first was told: %v", err)
+		second <- err
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	for name, result := range map[string]chan error{"first": first, "second": second} {
+		if err := <-result; !errors.Is(err, errInjected) {
+			t.Errorf("%s write: %v, want %v", name, err, errInjected)
+		}
+	}
+}
+
 type stuckBolt struct {
 	boltStore
 	release chan struct{}

@@ -47,6 +47,7 @@ type LogStore struct {
 	onFailure   func(error)
 	onStored    func(int, time.Duration)
 	corruptOnce sync.Once
+	failOnce    sync.Once
 
 	closed   atomic.Bool
 	panicked atomic.Bool // bolt is in an unknown state, and may hold its locks
@@ -389,8 +390,12 @@ func (l *LogStore) writable() error {
 		return err
 	}
 	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.failed
+	failed := l.failed
+	l.mu.RUnlock()
+	if failed != nil {
+		l.report(failed)
+	}
+	return failed
 }
 
 // fail ends all writing after a write to path has failed.
@@ -400,21 +405,28 @@ func (l *LogStore) fail(path, op string, err error) error {
 		err = fmt.Errorf("write to %s failed (%s), and what reached the disk is unknown: %w", path, op, err)
 	}
 	l.mu.Lock()
-	if l.failed != nil {
-		defer l.mu.Unlock()
-		return l.failed
+	if l.failed == nil {
+		l.failed = err
 	}
-	l.failed = err
+	err = l.failed
 	l.mu.Unlock()
-	if damage {
-		l.corrupt(err)
-		return err
-	}
-	l.logger.Error("write failed", "path", path, "operation", op, "error", err)
-	if l.onFailure != nil {
-		l.onFailure(err)
-	}
+	l.report(err)
 	return err
+}
+
+// report tells of the failure that ended all writing, once. Whoever is refused a write because of it gets
+// here as well, and waits while it is told: raft panics on most errors, also on those that come second.
+func (l *LogStore) report(err error) {
+	if errors.Is(err, ErrDamaged) {
+		l.corrupt(err)
+		return
+	}
+	l.failOnce.Do(func() {
+		l.logger.Error("write failed", "path", l.path, "error", err)
+		if l.onFailure != nil {
+			l.onFailure(err)
+		}
+	})
 }
 
 // guarded calls into bolt.

@@ -5,6 +5,7 @@ package linearizability
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -90,11 +91,30 @@ func damaging(pattern string) func(*troubleMaker, context.Context) {
 		if len(others) >= 2 && t.rng.IntN(2) == 0 && t.succeed(ctx, n, others) {
 			return
 		}
-		if err := errors.Join(os.RemoveAll(n.m.DataDir), os.Rename(kept, n.m.DataDir)); err != nil {
+		if err := errors.Join(os.RemoveAll(n.m.DataDir), os.Rename(kept, n.m.DataDir), syncAll(n.m.DataDir)); err != nil {
 			t.Fatalf("bring back the data of %s: %v", n.m.Name, err)
 		}
 		t.startAgain(n)
 	}
+}
+
+// syncAll makes a copied directory durable, as whoever restores one has to: disks of runs can lose the rest.
+func syncAll(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return syncFile(path)
+	})
+	return errors.Join(err, syncFile(filepath.Dir(dir)))
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // refusal is how a member says what is wrong with its data.
