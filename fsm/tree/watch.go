@@ -60,7 +60,7 @@ func (t *Tree) Watch(path string, recursive, stream bool, waitIndex uint64) (*Wa
 	requested := w.since
 	ok := w.scan()
 	t.mu.RUnlock()
-	for ok && w.past && len(w.queue) == 0 {
+	for ok && w.searching() {
 		ok = w.catchUp()
 	}
 	if !ok {
@@ -128,6 +128,13 @@ func (w *Watcher) take() (e *Event, wake <-chan struct{}, past bool) {
 		w.wake = make(chan struct{}, 1)
 	}
 	return nil, w.wake, false
+}
+
+// searching says that the history has not been read to its end, and no event was found in it.
+func (w *Watcher) searching() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.past && len(w.queue) == 0
 }
 
 // catchUp reads a portion of the past. It returns false if the history no longer has it.
