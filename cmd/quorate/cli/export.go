@@ -159,8 +159,15 @@ func (e export) encode(w io.Writer, format string) error {
 	return enc.Encode(e)
 }
 
-// readExport reads a file, or standard input for "-".
-func readExport(in io.Reader, name string) (e export, err error) {
+// readExport reads a file or a tree, or standard input for "-". The prefix is where its keys are to
+// be, or "".
+func readExport(in io.Reader, name, prefix string) (e export, err error) {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		if e, err = readTree(name, prefix); err != nil {
+			return e, usagef("read %s: %v", name, err)
+		}
+		return e, nil
+	}
 	var b []byte
 	if name == "-" {
 		b, err = io.ReadAll(in)
@@ -180,20 +187,34 @@ func readExport(in io.Reader, name string) (e export, err error) {
 }
 
 func (g *globals) exportCommand() *cobra.Command {
-	var format string
+	var format, to string
 	cmd := &cobra.Command{
 		Use:   "export [PREFIX]",
-		Short: "Write all keys below a prefix to a file",
+		Short: "Write all keys below a prefix to a file or a directory",
 		Long: `Write all keys below a prefix, by default the root, to standard output, as JSON or YAML. It is
 one consistent state, with times to live as the moments at which they run out.
+
+With --format tree it goes to the directory DIR, new or empty: every key is a file with exactly its
+value, every directory a directory. Times to live are in DIR/.quorate.yaml. In names a leading dot,
+%, \ and control characters are written as %2E, %25, %5C and so on. Only you can read the files.
 
 Hidden keys, those with a leading underscore, are not part of it unless the underscore is in
 PREFIX. Indexes, users and roles are not either: this is no backup of a cluster.`,
 		Example: `  quorate export > all.json
-  quorate export --format yaml /app > app.yaml`,
+  quorate export --format yaml /app > app.yaml
+  quorate export --format tree --to app /app`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkExportFormat(format); err != nil {
-				return err
+			switch {
+			case format != "tree" && to != "":
+				return usagef("--to is for --format tree; json and yaml go to standard output")
+			case format == "tree" && to == "":
+				return usagef("--format tree needs --to DIR")
+			case format == "tree":
+				if err := checkTreeTarget(to); err != nil {
+					return usagef("%v", err)
+				}
+			case format != "json" && format != "yaml":
+				return usagef("--format must be json, yaml or tree")
 			}
 			if len(args) == 0 {
 				args = []string{"/"}
@@ -210,10 +231,18 @@ PREFIX. Indexes, users and roles are not either: this is no backup of a cluster.
 			if err != nil {
 				return failure(exitServer, err)
 			}
-			return newExport(found, r, prefix).encode(s.out, format)
+			e := newExport(found, r, prefix)
+			if format != "tree" {
+				return e.encode(s.out, format)
+			}
+			if err := e.writeTree(cmd.Context(), to); err != nil {
+				return usagef("write %s: %v", to, err)
+			}
+			return nil
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "json", "json or yaml")
+	cmd.Flags().StringVar(&format, "format", "json", "json, yaml or tree")
+	cmd.Flags().StringVar(&to, "to", "", "with --format tree, the directory to write")
 	return cmd
 }
 
@@ -223,10 +252,14 @@ func (g *globals) importCommand() *cobra.Command {
 	var dryRun, prune bool
 	var parallel int
 	cmd := &cobra.Command{
-		Use:   "import [FILE]",
+		Use:   "import [FILE | DIR]",
 		Short: "Make the keys as a file says",
 		Long: `Make the keys as an export says, read from FILE or standard input. Keys that are right already are
 not written. Keys that the file does not mention are left alone unless --prune is given.
+
+DIR is a tree of "export --format tree", or one made by hand, which needs --prefix. A file is its
+value to the last byte, with a newline at its end if it has one. Names that begin with a dot are
+left out; links and special files are refused.
 
 Every write is conditional on what was read before: if somebody else changes a key meanwhile,
 that change stays, and the import fails for this key. It can be repeated.
@@ -237,6 +270,7 @@ live below 300 s are extended to that.`,
 		Example: `  quorate import --dry-run app.yaml
   quorate import app.yaml
   quorate import --prefix /copy app.yaml
+  quorate import --prune ./app
   quorate export /app | quorate -C http://10.0.0.1:2379 import -
   quorate import --snap default.etcd/member/snap/0000000000000002-0000000000000016.snap`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -255,7 +289,7 @@ live below 300 s are extended to that.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "extending key %s's ttl to %d seconds\n", key, int(minImportTTL.Seconds()))
 				})
 			} else if name, err = oneFile(args); err == nil {
-				file, err = readExport(cmd.InOrStdin(), name)
+				file, err = readExport(cmd.InOrStdin(), name, prefix)
 			}
 			if err != nil {
 				return err
@@ -350,7 +384,7 @@ func oneFile(args []string) (string, error) {
 func (g *globals) diffCommand() *cobra.Command {
 	var prefix string
 	cmd := &cobra.Command{
-		Use:   "diff FILE [FILE]",
+		Use:   "diff FILE|DIR [FILE|DIR]",
 		Short: "Compare an export with the cluster, or with another export",
 		Long: `Compare an export with the cluster, or two exports. Lines with + are only in the (first) file, those
 with - only in the cluster or in the second file; ~ marks a difference: "quorate import --prune
@@ -358,6 +392,7 @@ FILE" would make exactly these changes. Times to live that are within seconds co
 
 The exit code is 0 if there is no difference and 1 if there is one.`,
 		Example: `  quorate diff app.yaml
+  quorate diff ./app
   quorate export /app | quorate -C http://10.0.0.1:2379 diff -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
@@ -366,7 +401,7 @@ The exit code is 0 if there is no difference and 1 if there is one.`,
 			var sides [2]entries
 			root := prefix
 			for i, name := range args {
-				file, err := readExport(cmd.InOrStdin(), name)
+				file, err := readExport(cmd.InOrStdin(), name, prefix)
 				if err != nil {
 					return err
 				}
