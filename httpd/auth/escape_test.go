@@ -218,7 +218,7 @@ func TestPartialRights(t *testing.T) {
 		{"bob", "GET", "/v2/keys/?wait=true&recursive=true&stream=true&waitIndex=5", "", 401},
 		{"bob", "GET", "/v2/keys/team?wait=true&recursive=true&waitIndex=5", "", 401},
 		{"bob", "GET", "/v2/keys/secret?wait=true&waitIndex=5", "", 401},
-		{"bob", "GET", "/v2/keys/team/k?wait=true&waitIndex=5", "", 200},
+		{"bob", "GET", "/v2/keys/team/k?wait=true&waitIndex=1", "", 200},
 		{"bob", "GET", "/v2/keys/file", "", 200},
 		{"bob", "GET", "/v2/keys/file?recursive=true", "", 401},
 		{"bob", "GET", "/v2/keys/file?wait=true&recursive=true&waitIndex=5", "", 401},
