@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // An export can be a tree: every key a file that holds its value and nothing else, every directory
@@ -106,11 +105,11 @@ func (e export) writeTree(ctx context.Context, dir string) (err error) {
 			aside.Nodes = append(aside.Nodes, exportNode{Key: n.Key, Dir: n.Dir, Expiration: n.Expiration})
 		}
 	}
-	b, err := yaml.Marshal(aside)
-	if err != nil {
+	var b bytes.Buffer
+	if err := aside.encode(&b, "yaml"); err != nil {
 		return err
 	}
-	if err := root.WriteFile(treeFile, b, 0o600); err != nil {
+	if err := root.WriteFile(treeFile, b.Bytes(), 0o600); err != nil {
 		return err
 	}
 	if err := root.Close(); err != nil { // some systems rename nothing that is open
