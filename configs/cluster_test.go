@@ -59,7 +59,7 @@ func TestParseInitialCluster(t *testing.T) {
 
 // Whatever is accepted has a canonical form that means the same, and is its own canonical form.
 func FuzzParseInitialCluster(f *testing.F) {
-	for _, seed := range []string{"a=http://h:1,b=https://[fe80::1%25eth0]:2", "=http://:1", "a=http://h%41:1", "x", "a=http://a,b:1", "a=http://h:", "\x00=http://h:1"} {
+	for _, seed := range []string{"a=http://h:1,b=https://[fe80::1%25eth0]:2", "=http://:1", "a=http://h%41:1", "x", "a=http://a,b:1", "a=http://h:", "\x00=http://h:1", "a=http://[::%25\xa9]:1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

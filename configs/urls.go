@@ -52,6 +52,10 @@ func parseURL(text string) (string, error) {
 	if strings.ContainsAny(u.String(), ",= ") {
 		return "", fmt.Errorf("URL host must not contain a comma, an equal sign or a space: %s", text)
 	}
+	// An address with a zone can be read in forms that are not read again.
+	if again, err := url.Parse(u.String()); err != nil || again.String() != u.String() {
+		return "", fmt.Errorf("URL host has no normal form: %s", text)
+	}
 	return u.String(), nil
 }
 
