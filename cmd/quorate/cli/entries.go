@@ -101,6 +101,17 @@ type change struct {
 	from, to *entry // nil: it is not there
 }
 
+// paint is String in the colour of what is done.
+func (c change) paint(out io.Writer) string {
+	switch {
+	case c.from == nil:
+		return paint(out, good, c.String())
+	case c.to == nil:
+		return paint(out, bad, c.String())
+	}
+	return paint(out, warn, c.String())
+}
+
 func (c change) String() string {
 	switch {
 	case c.from == nil:

@@ -323,7 +323,7 @@ live below 300 s are extended to that.`,
 			}
 			if dryRun {
 				for _, c := range changes {
-					fmt.Fprintln(s.out, c)
+					fmt.Fprintln(s.out, c.paint(s.out))
 				}
 				fmt.Fprintf(s.out, "%d changes; nothing was written\n", len(changes))
 				return nil
@@ -423,7 +423,7 @@ The exit code is 0 if there is no difference and 1 if there is one.`,
 			}
 			changes := compare(sides[1], sides[0], true)
 			for _, c := range changes {
-				fmt.Fprintln(cmd.OutOrStdout(), c)
+				fmt.Fprintln(cmd.OutOrStdout(), c.paint(cmd.OutOrStdout()))
 			}
 			if len(changes) > 0 {
 				return &ExitError{Code: exitUsage}

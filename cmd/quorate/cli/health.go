@@ -74,19 +74,19 @@ func (g *globals) clusterHealth(ctx context.Context, s *session) error {
 
 	count := 0
 	for i := range members {
-		fmt.Fprint(s.out, reports[i])
+		fmt.Fprintln(s.out, paint(s.out, health(healthy[i]), strings.TrimSuffix(reports[i], "\n")))
 		if healthy[i] {
 			count++
 		}
 	}
 	switch count {
 	case len(members):
-		fmt.Fprintln(s.out, "cluster is healthy")
+		fmt.Fprintln(s.out, paint(s.out, good, "cluster is healthy"))
 		return nil
 	case 0:
-		fmt.Fprintln(s.out, "cluster is unavailable")
+		fmt.Fprintln(s.out, paint(s.out, bad, "cluster is unavailable"))
 	default:
-		fmt.Fprintln(s.out, "cluster is degraded")
+		fmt.Fprintln(s.out, paint(s.out, warn, "cluster is degraded"))
 	}
 	return &ExitError{Code: exitUnhealthy}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -146,5 +147,41 @@ func TestBar(t *testing.T) {
 	screen := shown(t, keyboard, tty)
 	if !bytes.Contains(screen, []byte("\r[###")) || !bytes.HasSuffix(screen, []byte("\r\033[KEND")) {
 		t.Errorf("the terminal shows %q", screen)
+	}
+}
+
+// Colours are for terminals, and for people who want them.
+func TestColours(t *testing.T) {
+	file := func(nodes string) string {
+		name := filepath.Join(t.TempDir(), "export.json")
+		if err := os.WriteFile(name, []byte(`{"format":"quorate-export/1","prefix":"/","nodes":[`+nodes+`]}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	one := file(`{"key":"/a","value":"1"},{"key":"/b","value":"1"}`)
+	two := file(`{"key":"/b","value":"2"},{"key":"/c","value":"1"}`)
+	for _, tt := range []struct {
+		name, noColor string
+		painted       bool
+	}{{"a terminal", "", true}, {"nobody wants them", "1", false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("NO_COLOR", tt.noColor)
+			t.Setenv("TERM", "xterm")
+			keyboard, tty := terminal(t)
+			root := newRoot()
+			root.SetArgs([]string{"diff", one, two})
+			root.SetOut(tty)
+			if code := cli.Report(io.Discard, root.Execute()); code != 1 {
+				t.Errorf("exit status %d", code)
+			}
+			screen := string(shown(t, keyboard, tty))
+			if strings.Contains(screen, "\x1b[") != tt.painted {
+				t.Errorf("a terminal shows %q", screen)
+			}
+		})
+	}
+	if got := quorate(t, "", "diff", one, two); strings.Contains(got.out, "\x1b") || strings.Count(got.out, "\n") != 3 {
+		t.Errorf("no terminal gets %q", got.out)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"text/tabwriter"
 
@@ -126,7 +127,8 @@ func (s *session) statusOf(ctx context.Context, m api.Member) memberStatus {
 }
 
 func (s *session) printStatus(rows []memberStatus) {
-	t := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	var table strings.Builder // painted as a whole: escape sequences would count as text in its columns
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tNAME\tENDPOINT\tSTATE\tHEALTHY\tTERM\tRAFT INDEX\tLAG\tINDEX\tVERSION")
 	for _, r := range rows {
 		known := func(n uint64) string {
@@ -139,6 +141,12 @@ func (s *session) printStatus(rows []memberStatus) {
 			known(r.Term), known(r.RaftIndex), known(r.Lag), known(r.Index), dash(r.Version))
 	}
 	t.Flush()
+	for i, line := range strings.Split(strings.TrimSuffix(table.String(), "\n"), "\n") {
+		if i > 0 && !rows[i-1].Healthy {
+			line = paint(s.out, bad, line)
+		}
+		fmt.Fprintln(s.out, line)
+	}
 }
 
 func dash(s string) string {
