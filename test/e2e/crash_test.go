@@ -92,7 +92,7 @@ func TestSnapshots(t *testing.T) {
 	late.Start()
 	c.WaitReady()
 	index := c.WaitEqual()
-	if log := late.Log(); !strings.Contains(log, "Installed remote snapshot") {
+	if log := late.Log(); !strings.Contains(log, "copied to local snapshot") {
 		t.Errorf("%s has caught up without a snapshot:\n%s", late.Name, log)
 	}
 	c.KillAll()
