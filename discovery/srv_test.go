@@ -5,66 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/miekg/dns"
+	"github.com/quorate/quorate/internal/nameserver"
 )
 
 // zone starts a DNS server with these records, in the text form of zone files, and returns a resolver
 // that asks nobody else. Other names do not exist; those in failing are answered SERVFAIL.
 func zone(t *testing.T, records []string, failing ...string) *net.Resolver {
 	t.Helper()
-	byName := map[string][]dns.RR{}
-	for _, text := range records {
-		rr, err := dns.NewRR(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		byName[rr.Header().Name] = append(byName[rr.Header().Name], rr)
-	}
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := make(chan struct{})
-	server := &dns.Server{
-		PacketConn:        conn,
-		NotifyStartedFunc: func() { close(started) },
-		Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-			answer := new(dns.Msg)
-			answer.SetReply(q)
-			answer.Authoritative = true
-			name := strings.ToLower(q.Question[0].Name)
-			rrs, exists := byName[name]
-			switch {
-			case slices.Contains(failing, name):
-				answer.Rcode = dns.RcodeServerFailure
-			case !exists:
-				answer.Rcode = dns.RcodeNameError
-			}
-			for _, rr := range rrs {
-				if rr.Header().Rrtype == q.Question[0].Qtype {
-					answer.Answer = append(answer.Answer, rr)
-				}
-			}
-			w.WriteMsg(answer)
-		}),
-	}
-	stopped := make(chan struct{})
-	go func() {
-		server.ActivateAndServe()
-		close(stopped)
-	}()
-	await(t, "DNS server", started)
-	t.Cleanup(func() {
-		server.Shutdown()
-		<-stopped
-	})
+	address := nameserver.Serve(t, "127.0.0.1:0", records, failing...).String()
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "udp", conn.LocalAddr().String())
+		return d.DialContext(ctx, "udp", address)
 	}}
 }
 

@@ -35,6 +35,8 @@ var allowed = map[string][]string{
 	"internal/certs/certstest": {},
 	"internal/durable":         {},
 	"internal/imports":         {},
+	"internal/leaks":           {},
+	"internal/nameserver":      {},
 	"internal/lossy":           {},
 	"internal/wallclock":       {},
 

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,9 +13,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/miekg/dns"
-
 	"github.com/quorate/quorate/internal/cluster"
+	"github.com/quorate/quorate/internal/nameserver"
 	"github.com/quorate/quorate/internal/sandbox"
 )
 
@@ -85,38 +83,7 @@ func serveDNS(t *testing.T, records []string) {
 	if _, err := os.Stat("/etc/resolv.conf"); err != nil {
 		t.Skip(err) // nothing to mount another one over
 	}
-	byName := map[string][]dns.RR{}
-	for _, text := range records {
-		rr, err := dns.NewRR(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		byName[rr.Header().Name] = append(byName[rr.Header().Name], rr)
-	}
-	conn, err := net.ListenPacket("udp", "127.0.0.1:53")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		answer := new(dns.Msg)
-		answer.SetReply(q)
-		rrs, ok := byName[strings.ToLower(q.Question[0].Name)]
-		if !ok {
-			answer.Rcode = dns.RcodeNameError
-		}
-		for _, rr := range rrs {
-			if rr.Header().Rrtype == q.Question[0].Qtype {
-				answer.Answer = append(answer.Answer, rr)
-			}
-		}
-		_ = w.WriteMsg(answer) // a question without an answer is asked again
-	})}
-	stopped := make(chan error, 1)
-	go func() { stopped <- server.ActivateAndServe() }()
-	t.Cleanup(func() {
-		conn.Close()
-		<-stopped
-	})
+	nameserver.Serve(t, "127.0.0.1:53", records)
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(file, []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
 		t.Fatal(err)
