@@ -169,7 +169,7 @@ func (c *call) large() bool {
 
 // sendBody is appendBody for a large answer.
 func (c *call) sendBody(b []byte, send func([]byte) []byte) []byte {
-	return c.answer.SendJSON(b, time.Now().UnixNano(), send)
+	return c.answer.SendJSON(b, wallclock.Now().UnixNano(), send)
 }
 
 // finish does the accounts once the answer was written.
