@@ -381,8 +381,8 @@ func (s *Store) Done() <-chan struct{} { return s.stopping }
 // Err returns why the member stopped by itself: ErrRemoved, or what went wrong. Call it after Done.
 func (s *Store) Err() error { return s.stopError }
 
-// Close hands leadership over if this member leads and HandOver was not called, and stops it. Everything it started has ended
-// when Close returns, unless the member has Failed.
+// Close hands leadership over if this member leads, unless HandOver has done so, and stops it. Everything it
+// started has ended when Close returns, unless the member has Failed.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		closed := make(chan error, 1)
